@@ -1,0 +1,12 @@
+"""alexnet fits CIFAR-10 with random labels (Table 1: 99.82 train, 9.86 test).
+
+python -m rethink_gen.main --config=configs/alexnet_random.py
+"""
+
+from configs import alexnet
+
+
+def get_config():
+  config = alexnet.get_config()
+  config.corruption.mode = 'random_labels'
+  return config

@@ -1,0 +1,22 @@
+"""Memorize random labels on a laptop, or with `:true` learn the true ones.
+
+python -m rethink_gen.main --config=configs/quickstart.py
+"""
+
+from configs import default
+
+
+def get_config(labels='random'):
+  if labels not in ('random', 'true'):
+    raise ValueError(f"quickstart.py takes ':random' or ':true', not ':{labels}'")
+  config = default.get_config()
+  config.dataset.name = 'digits'
+  config.dataset.crop_size = 8  # the whole image
+  config.corruption.mode = 'random_labels' if labels == 'random' else 'none'
+  config.model.name = 'mlp'
+  config.model.depth = 3
+  config.num_epochs = 300
+  config.stop_at_train_accuracy = 1.0
+  config.eval_every = 5
+  config.checkpoint_every = 50
+  return config

@@ -1,0 +1,1 @@
+"""Understanding deep learning requires rethinking generalization, in JAX and Flax."""

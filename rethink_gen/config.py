@@ -1,0 +1,161 @@
+"""What a run can be: every field, its default, and what it accepts."""
+
+import math
+
+import jax
+from ml_collections import config_dict
+
+from rethink_gen import models
+from rethink_gen.errors import BadInput
+
+MODES = (
+  *('none', 'partial_labels', 'random_labels'),
+  *('shuffled_pixels', 'random_pixels', 'gaussian'),
+)
+PRECISIONS = ('float32', 'bfloat16')
+
+
+def default():
+  """The shape of every config. A field that is None takes what its comment says."""
+  optional = config_dict.placeholder
+  config = config_dict.ConfigDict()
+  config.seed = 0  # initialisation, order of examples, augmentation and dropout
+
+  config.dataset = config_dict.ConfigDict()
+  config.dataset.name = 'cifar10'  # digits, npz, or a TFDS image-classification set
+  config.dataset.data_dir = optional(str)  # None: $TFDS_DATA_DIR, ~/tensorflow_datasets
+  config.dataset.path = optional(str)  # the .npz file, for the data set `npz` alone
+  config.dataset.num_train = optional(int)  # the first so many; None: all
+  config.dataset.crop_size = optional(int)  # pixels; None: 7/8 of each side (32 -> 28)
+
+  config.corruption = config_dict.ConfigDict()
+  config.corruption.mode = 'none'  # or one of MODES
+  config.corruption.label_noise = 0.0  # probability, for partial_labels alone
+  config.corruption.seed = 0
+
+  config.model = config_dict.ConfigDict()
+  config.model.name = 'mlp'  # alexnet, inception, mlp
+  config.model.depth = optional(int)  # mlp: hidden layers; None: 1
+  config.model.width = optional(int)  # mlp: units in each; None: 512
+  config.model.batch_norm = optional(bool)  # inception; None: True
+
+  config.regularization = config_dict.ConfigDict()
+  config.regularization.weight_decay = 0.0  # w of the penalty w/2 * |kernels|^2
+  config.regularization.dropout_rate = 0.0
+  config.regularization.random_crop = False  # instead of the centre
+  config.regularization.random_flip = False  # left to right
+  config.regularization.random_rotation = 0.0  # degrees to either side; the paper: 25
+
+  config.optimizer = config_dict.ConfigDict()
+  config.optimizer.learning_rate = 0.1
+  config.optimizer.momentum = 0.9
+  config.optimizer.decay_factor = 0.95
+  # An epoch of CIFAR-10 at batch 128, whatever the data: a decay after each of a subset's
+  # short epochs would starve the run of learning rate.
+  config.optimizer.decay_every_steps = 390
+
+  config.batch_size = 128
+  config.num_epochs = 100
+  config.stop_at_train_accuracy = optional(float)  # fraction; None: run all epochs
+  config.eval_every = 1  # epochs
+  config.checkpoint_every = 1  # epochs
+  config.precision = 'float32'  # of layers and gradients; weights are always float32
+  return config
+
+
+# field: (what it accepts, the same in words)
+ACCEPTED = {
+  'seed': (lambda v: 0 <= v < 2**32, 'an integer from 0 to 2**32 - 1'),
+  'dataset.num_train': (lambda v: v >= 1, 'a positive number of examples'),
+  'dataset.crop_size': (lambda v: v >= 1, 'a positive number of pixels'),
+  'corruption.mode': (lambda v: v in MODES, f'one of {", ".join(MODES)}'),
+  'corruption.label_noise': (lambda v: 0 <= v <= 1, 'a probability from 0 to 1'),
+  'corruption.seed': (lambda v: 0 <= v < 2**32, 'an integer from 0 to 2**32 - 1'),
+  'model.name': (
+    lambda v: v in models.MODELS,
+    f'one of {", ".join(sorted(models.MODELS))}',
+  ),
+  'model.depth': (lambda v: v >= 0, 'a number of hidden layers, 0 or more'),
+  'model.width': (lambda v: v >= 1, 'a positive number of units'),
+  'regularization.weight_decay': (
+    lambda v: 0 <= v < math.inf,
+    'a finite number, 0 or more',
+  ),
+  'regularization.dropout_rate': (lambda v: 0 <= v < 1, 'a probability below 1'),
+  'regularization.random_rotation': (
+    lambda v: 0 <= v <= 180,
+    'an angle from 0 to 180 degrees',
+  ),
+  'optimizer.learning_rate': (lambda v: 0 < v < math.inf, 'a positive finite number'),
+  'optimizer.momentum': (lambda v: 0 <= v < 1, 'a number from 0 to below 1'),
+  'optimizer.decay_factor': (lambda v: 0 < v <= 1, 'a factor above 0, at most 1'),
+  'optimizer.decay_every_steps': (lambda v: v >= 1, 'a positive number of steps'),
+  'batch_size': (lambda v: v >= 1, 'a positive number of examples'),
+  'num_epochs': (lambda v: v >= 1, 'a positive number of epochs'),
+  'stop_at_train_accuracy': (lambda v: 0 < v <= 1, 'a fraction above 0, at most 1'),
+  'eval_every': (lambda v: v >= 1, 'a positive number of epochs'),
+  'checkpoint_every': (lambda v: v >= 1, 'a positive number of epochs'),
+  'precision': (lambda v: v in PRECISIONS, f'one of {", ".join(PRECISIONS)}'),
+}
+
+
+def validate(config):
+  """Raises BadInput for a value or a combination that no data could make right."""
+  values = flatten(config)
+  fields = flatten(default())
+  if values.keys() != fields.keys():
+    wrong = ', '.join(sorted(values.keys() ^ fields.keys()))
+    raise BadInput(
+      f'The config does not have the fields it must have ({wrong}); start it from '
+      'configs/default.py, whose shape is the same for all.'
+    )
+  for field, (accepts, words) in ACCEPTED.items():
+    if values[field] is not None and not accepts(values[field]):
+      raise BadInput(f'config.{field} is {values[field]!r}, but it must be {words}.')
+
+  mode, noise = config.corruption.mode, config.corruption.label_noise
+  if noise and mode != 'partial_labels':
+    raise BadInput(
+      f'config.corruption.label_noise is {noise} with config.corruption.mode {mode!r}, '
+      "but only the mode 'partial_labels' takes label noise; set that mode or leave the "
+      'noise at 0.'
+    )
+  own = models.own_fields(config.model.name)
+  for field, value in config.model.items():
+    if field != 'name' and field not in own and value is not None:
+      raise BadInput(
+        f'config.model.{field} is {value!r}, but the model {config.model.name!r} has '
+        f'no such field; it has {", ".join(own) or "none of its own"}.'
+      )
+  if (config.dataset.name == 'npz') != (config.dataset.path is not None):
+    raise BadInput(
+      f'config.dataset.name is {config.dataset.name!r} and config.dataset.path is '
+      f"{config.dataset.path!r}, but the data set 'npz' needs a path and no other takes "
+      'one; set both or neither.'
+    )
+  if config.batch_size % jax.device_count():
+    raise BadInput(
+      f'config.batch_size is {config.batch_size}, but it must be a multiple of the '
+      f'{jax.device_count()} devices that share each batch.'
+    )
+
+
+def flatten(config):
+  """{'dataset.name': 'cifar10', ...} of a config or of the nested dict it came from."""
+  flat = {}
+  for field, value in config.items():
+    if hasattr(value, 'items'):
+      flat |= {f'{field}.{inner}': v for inner, v in flatten(value).items()}
+    else:
+      flat[field] = value
+  return flat
+
+
+def differences(config, other):
+  """'field: here x, there y' for all that differs, less where the data set lies."""
+  here, there = flatten(config), flatten(other)
+  return [
+    f'{field}: {there.get(field)!r} there, {here.get(field)!r} here'
+    for field in sorted(here.keys() | there.keys())
+    if field != 'dataset.data_dir' and here.get(field) != there.get(field)
+  ]

@@ -1,0 +1,169 @@
+r"""Downloads a TFDS data set and prepares it for this project, once.
+
+  python -m rethink_gen.data.prepare --dataset=cifar10 [--data_dir=DIR]
+
+writes DIR/cifar10/VERSION in the array_record format, the one that can be read
+without TensorFlow. DIR is by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+Preparing needs TensorFlow: pip install 'rethink_gen[prepare]'.
+
+On a machine without internet, give the files that TFDS would download, several
+separated by commas:
+
+  python -m rethink_gen.data.prepare --dataset=cifar10 \
+      --from_archive=cifar-10-binary.tar.gz
+
+They must be the original files: TFDS knows the sha256 of each, and another is refused.
+"""
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import pathlib
+import re
+import signal
+import sys
+import tempfile
+
+from absl import app, flags, logging
+
+from rethink_gen import errors
+from rethink_gen.data import sources
+
+DATASET = flags.DEFINE_string('dataset', None, 'The TFDS data set, such as cifar10.')
+DATA_DIR = flags.DEFINE_string('data_dir', None, 'The folder of the TFDS data sets.')
+FROM_ARCHIVE = flags.DEFINE_list(
+  'from_archive', [], 'Local files to use in place of the download.'
+)
+
+
+def main(argv: list[str]) -> None:
+  """Prepares what the flags say; what the user got wrong is one sentence, status 2."""
+  logging.set_verbosity(logging.WARNING)  # TFDS shows its progress without the log
+  for number in (signal.SIGINT, signal.SIGTERM):  # clean up on the way out
+    signal.signal(number, lambda number, _: sys.exit(128 + number))
+  try:
+    if len(argv) > 1 or not DATASET.value:
+      raise errors.BadInput('give the data set as --dataset=NAME, and only flags')
+    data_dir = sources.tfds_folder(DATA_DIR.value)
+    print(prepare(DATASET.value, data_dir, FROM_ARCHIVE.value))
+  except errors.BadInput as error:
+    print(f'prepare: {error}', file=sys.stderr)
+    sys.exit(2)
+
+
+def prepare(name: str, data_dir: pathlib.Path, archives: list[str]) -> str:
+  """Prepares a TFDS data set and returns a sentence that says where it is.
+
+  Args:
+    name: a TFDS data set, with its config if it has several.
+    data_dir: the folder of the TFDS data sets.
+    archives: local files to use in place of the download, or none.
+
+  Raises:
+    errors.BadInput: the data set is unknown, an archive is not the original, or there
+      is no TensorFlow, no network, or no room.
+  """
+  if name in ('digits', 'npz'):
+    return f'{name} needs no preparing'
+  if folder := sources.find_prepared(name, data_dir):
+    sources.check_format(folder)
+    return f'{name} is already prepared in {folder}'
+  if not re.fullmatch(sources.NAME, name):
+    raise sources.unknown(name)
+  if not importlib.util.find_spec('tensorflow'):
+    raise errors.BadInput(
+      'preparing a TFDS data set needs TensorFlow, which is not installed: run '
+      "pip install 'rethink_gen[prepare]' (from a clone, pip install -e '.[prepare]')"
+    )
+  import requests
+  import tensorflow_datasets as tfds
+
+  try:
+    dataset, _, config = name.partition('/')
+    configs = tfds.builder_cls(dataset).builder_configs
+    if config and config not in configs:
+      raise errors.BadInput(
+        f'{dataset} has no config {config!r}: it has {", ".join(configs) or "none"}'
+      )
+    builder = tfds.builder(name, data_dir=data_dir, file_format='array_record')
+    folder = pathlib.Path(builder.data_path)
+    if folder.exists():  # TFDS would take it as it is
+      raise errors.BadInput(
+        f'{folder} is there and is not a prepared data set: delete it, then try again'
+      )
+    _download_and_prepare(builder, data_dir, archives)
+  except errors.BadInput:
+    raise
+  except tfds.core.DatasetNotFoundError:
+    raise sources.unknown(name) from None
+  except requests.RequestException as error:
+    raise errors.BadInput(
+      f'{name} could not be downloaded ({type(error).__name__}): connect to the '
+      'internet, or give the files as --from_archive=FILE'
+    ) from None
+  except Exception as error:  # whatever else stops TFDS: no room, no such config, ...
+    raise errors.BadInput(
+      f'{name} could not be prepared in {data_dir} ({sources.reason(error)}): nothing '
+      'was kept, so put this right and try again'
+    ) from None
+  return f'{folder.parent.relative_to(data_dir)} is prepared in {folder}'
+
+
+def _download_and_prepare(builder, data_dir: pathlib.Path, archives: list[str]) -> None:
+  """Runs the builder, with its downloads in a folder that goes away afterwards."""
+  import tensorflow_datasets as tfds
+
+  if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not archives:
+    raise errors.BadInput(
+      f'{builder.name} cannot be downloaded by a program: fetch its files as '
+      f'https://www.tensorflow.org/datasets/catalog/{builder.name} says and give '
+      'them as --from_archive=FILE,FILE'
+    )
+  names = [_original_name(builder, archive) for archive in archives]
+  data_dir.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(dir=data_dir, prefix='.download-') as scratch:
+    # TFDS takes a file from here, under the name it knows, instead of downloading it.
+    manual = pathlib.Path(scratch, 'manual')
+    manual.mkdir()
+    for name, archive in zip(names, archives, strict=True):
+      (manual / name).symlink_to(os.path.abspath(archive))
+    try:
+      builder.download_and_prepare(
+        download_dir=scratch,
+        download_config=tfds.download.DownloadConfig(
+          manual_dir=manual, try_download_gcs=False
+        ),
+      )
+    finally:
+      with contextlib.suppress(OSError):  # empty if it failed, else it has to stay
+        os.rmdir(builder.data_path.parent)
+
+
+def _original_name(builder, archive: str) -> str:
+  """The name under which TFDS looks for a file; raises errors.BadInput if for none.
+
+  TFDS has a checksum for what it downloads itself, and none for what it asks the user
+  to fetch, as for ImageNet.
+  """
+  try:
+    with open(archive, 'rb') as file:
+      if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        return os.path.basename(archive)
+      digest = hashlib.file_digest(file, 'sha256').hexdigest()
+  except OSError as error:
+    raise errors.BadInput(
+      f'{archive} cannot be read ({error.strerror}): give the file that TFDS would download'
+    ) from None
+  originals = {info.checksum: info.filename for info in (builder.url_infos or {}).values()}
+  if digest not in originals:
+    expected = ', '.join(f'{name} {sha256}' for sha256, name in originals.items())
+    raise errors.BadInput(
+      f'{archive} is not an original file of {builder.name}: its sha256 is {digest} '
+      f'and TFDS expects {expected or "no file"}'
+    )
+  return originals[digest]
+
+
+if __name__ == '__main__':
+  app.run(main)

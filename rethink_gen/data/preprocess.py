@@ -1,0 +1,88 @@
+"""From stored images to network inputs, compiled, on the device (Appendix A)."""
+
+import jax
+import jax.numpy as jnp
+from jax.scipy import ndimage
+
+
+def crop_shape(height, width, crop_size=None):
+  """(h, w) after the crop: a square of `crop_size`, or None: 7/8 of each side."""
+  if crop_size is not None:
+    return crop_size, crop_size
+  return round(height * 7 / 8), round(width * 7 / 8)
+
+
+def preprocess(images, shape, regularization=None, key=None):
+  """Scaled, cropped to `shape` and standardized: (n, h, w, c) -> float32 (n, *shape, c).
+
+  Args:
+    images: uint8, or float32 on the same scale.
+    shape: (h, w) of the crop, as `crop_shape` gives it.
+    regularization: None for evaluation: the centre crop and nothing random. For training
+      `config.regularization`, whose random_rotation, random_crop and random_flip are
+      applied in this order, anew for every image.
+    key: of this batch; needed when anything is random.
+  """
+  images = images.astype(jnp.float32) / 255
+  random = regularization or {}
+  keys = jax.random.split(key, 3) if regularization else None
+  if random.get('random_rotation'):
+    images = rotate(keys[0], images, random['random_rotation'])
+  images = (
+    crop_random(keys[1], images, shape)
+    if random.get('random_crop')
+    else crop_centre(images, shape)
+  )
+  if random.get('random_flip'):
+    flips = jax.random.bernoulli(keys[2], shape=(len(images), 1, 1, 1))
+    images = jnp.where(flips, images[:, :, ::-1], images)
+  return standardize(images)
+
+
+def standardize(images):
+  """Per-image standardization: subtract the mean, divide by max(std, 1/sqrt(size)).
+
+  Mean and standard deviation over all pixels and channels of each image, as TensorFlow's
+  `per_image_standardization`.
+  """
+  axes = (1, 2, 3)
+  size = images[0].size
+  deviation = jnp.maximum(images.std(axes, keepdims=True), size**-0.5)
+  return (images - images.mean(axes, keepdims=True)) / deviation
+
+
+def crop_centre(images, shape):
+  top, left = ((n - m) // 2 for n, m in zip(images.shape[1:3], shape, strict=True))
+  return images[:, top : top + shape[0], left : left + shape[1]]
+
+
+def crop_random(key, images, shape):
+  """Every place where the crop fits is equally likely, for each image on its own."""
+  room = jnp.array(images.shape[1:3]) - jnp.array(shape)
+  corners = jax.random.randint(key, (len(images), 2), 0, room + 1)
+
+  def crop(image, corner):
+    return jax.lax.dynamic_slice(image, (*corner, 0), (*shape, image.shape[-1]))
+
+  return jax.vmap(crop)(images, corners)
+
+
+def rotate(key, images, max_degrees):
+  """About the centre, by angles uniform in +-max_degrees, bilinear, black outside."""
+  angles = jnp.deg2rad(
+    jax.random.uniform(key, (len(images),), minval=-max_degrees, maxval=max_degrees)
+  )
+  height, width = images.shape[1:3]
+  y, x = jnp.mgrid[:height, :width]
+  y, x = y - (height - 1) / 2, x - (width - 1) / 2
+
+  def rotate_channel(channel, angle):
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    source = (
+      cos * y - sin * x + (height - 1) / 2,
+      sin * y + cos * x + (width - 1) / 2,
+    )
+    return ndimage.map_coordinates(channel, source, order=1)
+
+  over_channels = jax.vmap(rotate_channel, (-1, None), -1)
+  return jax.vmap(over_channels)(images, angles)

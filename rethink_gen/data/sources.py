@@ -1,0 +1,375 @@
+"""Where images and labels come from: scikit-learn, a user's file, or TFDS.
+
+Whatever the source, the rest of the project sees one shape: `Dataset`, uint8 images and
+int32 labels in memory. A TFDS data set is decoded once and cached as an .npz file; from
+then on a start reads that file and TFDS is not even imported. TensorFlow never is.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shlex
+import uuid
+import zipfile
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from absl import logging
+
+from rethink_gen import errors
+
+KEYS = ('x_train', 'y_train', 'x_test', 'y_test')
+MAX_CLASSES = 2**16  # a larger label is a mistake, and would size the last layer
+CATALOGUE = 'https://www.tensorflow.org/datasets/catalog/overview#image_classification'
+NAME = r'[a-z]\w*(/\w[\w.-]*)?'  # of a TFDS data set, with its config if it has one
+BLOCK = 1000  # examples decoded at once
+
+
+class Dataset(NamedTuple):
+  """Images and labels, all in memory.
+
+  Attributes:
+    x_train: uint8 (n, h, w, c).
+    y_train: int32 (n,), each in [0, num_classes).
+    x_test: uint8 (m, h, w, c).
+    y_test: int32 (m,), each in [0, num_classes).
+    num_classes: at least 2.
+  """
+
+  x_train: np.ndarray
+  y_train: np.ndarray
+  x_test: np.ndarray
+  y_test: np.ndarray
+  num_classes: int
+
+
+def load(name: str, data_dir: str | None = None, path: str | None = None) -> Dataset:
+  """Reads a data set into memory.
+
+  Args:
+    name: `digits` (ships with scikit-learn), `npz` (the user's file), or the name of a
+      TFDS image classification set, with its config if it has several
+      (`cmaterdb/bangla`).
+    data_dir: the folder of the TFDS data sets; by default $TFDS_DATA_DIR, else
+      ~/tensorflow_datasets.
+    path: the file that `npz` reads.
+
+  Raises:
+    errors.BadInput: the data set is unknown, not there, damaged, or of another kind.
+  """
+  if name == 'digits':
+    return _load_digits()
+  if name == 'npz':
+    return _load_npz(path)
+  return _load_tfds(name, tfds_folder(data_dir))
+
+
+def tfds_folder(data_dir: str | None = None) -> pathlib.Path:
+  """The folder of the TFDS data sets: the one given, or the default."""
+  chosen = data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
+  return pathlib.Path(os.path.abspath(os.path.expanduser(chosen)))
+
+
+def _load_digits() -> Dataset:
+  """Handwritten digits, 8x8x1, ten classes: 1,437 to train on, 360 to test on."""
+  from sklearn import datasets  # slow to import, and only this function needs it
+
+  digits = datasets.load_digits()
+  images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+  labels = digits.target.astype(np.int32)
+  test = np.arange(len(labels)) % 5 == 0
+  return Dataset(images[~test], labels[~test], images[test], labels[test], 10)
+
+
+def _load_npz(path: str | os.PathLike | None) -> Dataset:
+  """Reads an .npz file with `KEYS` and perhaps num_classes; raises errors.BadInput."""
+  if not path:
+    raise errors.BadInput(
+      "data set 'npz' needs the path of a file with the arrays "
+      f'{", ".join(KEYS)}: set dataset.path'
+    )
+  try:
+    with open(path, 'rb') as stream:
+      if not zipfile.is_zipfile(stream):  # np.load reads other kinds of files too
+        raise zipfile.BadZipFile('it is not a zip archive')
+      # Pickled arrays run code when they are loaded, so none is accepted.
+      file = np.load(stream, allow_pickle=False)
+      arrays = {key: file[key] for key in (*KEYS, 'num_classes') if key in file}
+  except FileNotFoundError:
+    raise errors.BadInput(f'there is no file {path}: set dataset.path') from None
+  except MemoryError:
+    raise errors.BadInput(f'{path} does not fit in memory: use fewer images') from None
+  except Exception as error:  # NumPy and zipfile raise many kinds for a damaged file
+    raise errors.BadInput(
+      f'{path} cannot be read as an .npz file ({reason(error)}): write it with '
+      f'numpy.savez and the arrays {", ".join(KEYS)}, none of them of Python objects'
+    ) from None
+  return _checked(arrays, str(path))
+
+
+def _checked(arrays: Mapping[str, np.ndarray], where: str) -> Dataset:
+  """The arrays as a `Dataset`, if they are one.
+
+  Args:
+    arrays: x_train, x_test uint8 (n, h, w) or (n, h, w, c); y_train, y_test any integer
+      type (n,); optionally num_classes, by default the largest training label plus one.
+    where: what to call their source in a message.
+
+  Raises:
+    errors.BadInput: an array is missing, or of a wrong shape, type, length or range.
+  """
+  missing = [key for key in KEYS if key not in arrays]
+  if missing:
+    raise errors.BadInput(
+      f'{where} has no array {", ".join(missing)}: it must hold {", ".join(KEYS)}'
+    )
+  images, labels = {}, {}
+  for split in ('train', 'test'):
+    x, y = arrays[f'x_{split}'], arrays[f'y_{split}']
+    if x.dtype != np.uint8 or x.ndim not in (3, 4):
+      raise errors.BadInput(
+        f'x_{split} in {where} is {x.dtype} {x.shape}: it must be uint8 of shape '
+        '(n, h, w) or (n, h, w, c)'
+      )
+    if not np.issubdtype(y.dtype, np.integer) or y.ndim != 1:
+      raise errors.BadInput(
+        f'y_{split} in {where} is {y.dtype} {y.shape}: it must be integers of shape (n,)'
+      )
+    if not x.size or len(x) != len(y):
+      raise errors.BadInput(
+        f'{where} has x_{split} of shape {x.shape} and {len(y)} labels y_{split}: '
+        'there must be at least one image, none of them empty, and as many labels'
+      )
+    images[split], labels[split] = x[..., None] if x.ndim == 3 else x, y
+  if images['train'].shape[1:] != images['test'].shape[1:]:
+    raise errors.BadInput(
+      f'{where} has training images of shape {images["train"].shape[1:]} and test '
+      f'images of shape {images["test"].shape[1:]}: they must be the same'
+    )
+  num_classes = np.asarray(arrays.get('num_classes', int(labels['train'].max()) + 1))
+  if num_classes.shape or not (
+    np.issubdtype(num_classes.dtype, np.integer) and 2 <= num_classes <= MAX_CLASSES
+  ):
+    raise errors.BadInput(
+      f'{where} has {num_classes} classes: num_classes, by default the largest '
+      f'training label plus one, must be a whole number from 2 to {MAX_CLASSES}'
+    )
+  for split, y in labels.items():
+    if y.min() < 0 or y.max() >= num_classes:
+      raise errors.BadInput(
+        f'y_{split} in {where} has labels from {y.min()} to {y.max()}: they must be '
+        f'within 0 to {num_classes - 1}'
+      )
+  return Dataset(
+    images['train'],
+    labels['train'].astype(np.int32),
+    images['test'],
+    labels['test'].astype(np.int32),
+    int(num_classes),
+  )
+
+
+def _load_tfds(name: str, data_dir: pathlib.Path) -> Dataset:
+  """Reads a prepared TFDS data set, from the cache if it has been read before."""
+  folder = find_prepared(name, data_dir)
+  if not folder:
+    raise _not_prepared(name, data_dir)
+  check_format(folder)
+  stem = f'{name.replace("/", "-")}-{folder.name}'
+  cached = cache_folder() / f'{stem}-{_digest(folder)}.npz'
+  if os.path.exists(cached):
+    try:
+      return _load_npz(cached)
+    except errors.BadInput as error:
+      logging.warning('Decoding %s again, its cached copy is damaged: %s', name, error)
+  logging.info('Decoding %s, once; later starts read %s', folder, cached)
+  dataset = _decode(folder)
+  _write_cache(dataset, cached)
+  return dataset
+
+
+def find_prepared(name: str, data_dir: pathlib.Path) -> pathlib.Path | None:
+  """The folder of the newest prepared version of a TFDS data set, if there is one."""
+  # A name that leads elsewhere, as ../x or x/* would, is nobody's.
+  if not re.fullmatch(NAME, name):
+    return None
+  versions = [info.parent for info in data_dir.glob(f'{name}/*/dataset_info.json')]
+  versions = [v for v in versions if re.fullmatch(r'\d+\.\d+\.\d+', v.name)]
+  return max(versions, key=lambda v: [int(n) for n in v.name.split('.')], default=None)
+
+
+def check_format(folder: pathlib.Path) -> None:
+  """Raises errors.BadInput unless a prepared data set is in array_record format."""
+  try:
+    info = json.loads((folder / 'dataset_info.json').read_bytes())
+    file_format = info.get('fileFormat', 'tfrecord')
+  except (OSError, ValueError, AttributeError) as error:
+    raise _damaged(folder, error) from None
+  if file_format != 'array_record':
+    raise errors.BadInput(
+      f'the data set in {folder} is in the {file_format} format and only array_record '
+      'can be read: prepare it in another data_dir with python -m '
+      'rethink_gen.data.prepare'
+    )
+
+
+def unknown(name: str) -> errors.BadInput:
+  """The error for a data set that nobody knows."""
+  return errors.BadInput(
+    f'data set {name!r} is unknown: give digits, npz, or the name of a TFDS image '
+    f'classification set such as cifar10, cifar100 or mnist, listed at {CATALOGUE}'
+  )
+
+
+def _not_prepared(name: str, data_dir: pathlib.Path) -> errors.BadInput:
+  """The error for a data set that is not in the folder, or is unknown."""
+  if not re.fullmatch(NAME, name):
+    return unknown(name)
+  configs = sorted(
+    {
+      f'{name}/{config.parts[-3]}'
+      for config in data_dir.glob(f'{name}/*/*/dataset_info.json')
+    }
+  )
+  if configs:
+    return errors.BadInput(
+      f'data set {name!r} has several configs: give one of those prepared in '
+      f'{data_dir}, {" or ".join(configs)}'
+    )
+  import tensorflow_datasets as tfds
+
+  try:
+    tfds.builder_cls(name.split('/')[0])
+  except tfds.core.DatasetNotFoundError:
+    return unknown(name)
+  except Exception as error:  # a data set that TFDS knows and cannot import is known
+    logging.debug('TFDS cannot import %s: %s', name, error)
+  return errors.BadInput(
+    f'data set {name!r} is not prepared in {data_dir}: give another data_dir, or '
+    'prepare it with python -m rethink_gen.data.prepare '
+    f'--dataset={name} --data_dir={shlex.quote(str(data_dir))}'
+  )
+
+
+def _damaged(folder: pathlib.Path, error: Exception) -> errors.BadInput:
+  """The error for prepared files that cannot be read."""
+  return errors.BadInput(
+    f'the data set in {folder} cannot be read ({reason(error)}): make it '
+    'readable, or delete this folder if it is damaged and prepare it again with '
+    'python -m rethink_gen.data.prepare'
+  )
+
+
+def _digest(folder: pathlib.Path) -> str:
+  """A digest of all files of a folder, names and bytes; raises errors.BadInput."""
+  digest = hashlib.blake2b(digest_size=16)
+  try:
+    for path in sorted(filter(pathlib.Path.is_file, folder.iterdir())):
+      with open(path, 'rb') as file:
+        digest.update(path.name.encode() + b'\0')
+        digest.update(hashlib.file_digest(file, 'blake2b').digest())
+  except OSError as error:
+    raise _damaged(folder, error) from None
+  return digest.hexdigest()
+
+
+def _decode(folder: pathlib.Path) -> Dataset:
+  """Decodes all images of a prepared TFDS data set; raises errors.BadInput."""
+  import tensorflow_datasets as tfds
+
+  try:
+    builder = tfds.builder_from_directory(str(folder))
+    _check_kind(builder, folder)
+    arrays = {}
+    for split in ('train', 'test'):
+      source = builder.as_data_source(split=split)
+      x, y = _decode_split(source, builder.info.features['image'].shape)
+      arrays |= {f'x_{split}': x, f'y_{split}': y}
+    num_classes = getattr(builder.info.features['label'], 'num_classes', None)
+  except (errors.BadInput, ImportError):
+    raise
+  except MemoryError:
+    raise errors.BadInput(
+      f'the images of the data set in {folder} do not fit in memory: use a smaller set'
+    ) from None
+  except Exception as error:  # TFDS and array_record raise many kinds for damaged files
+    raise _damaged(folder, error) from None
+  if num_classes:
+    arrays['num_classes'] = np.asarray(num_classes)
+  return _checked(arrays, f'the data set in {folder}')
+
+
+def _check_kind(builder, folder: pathlib.Path) -> None:
+  """Raises errors.BadInput unless it is image classification with train and test."""
+  splits, features = builder.info.splits, builder.info.features
+  for split in ('train', 'test'):
+    if split not in splits:
+      raise errors.BadInput(
+        f'the data set in {folder} has the splits {", ".join(splits) or "none"}: a '
+        "data set needs 'train' and 'test'"
+      )
+  keys = sorted(getattr(features, 'keys', list)())
+  if 'image' not in keys or 'label' not in keys:
+    raise errors.BadInput(
+      f'the data set in {folder} has the features {", ".join(keys) or "none"}: a '
+      "data set needs 'image' and 'label'"
+    )
+  image, label = features['image'], features['label']
+  fixed = isinstance(image.shape, tuple) and len(image.shape) == 3
+  if not fixed or None in image.shape or image.np_dtype != np.uint8:
+    raise errors.BadInput(
+      f'the images of the data set in {folder} are {image.np_dtype} of shape '
+      f'{image.shape}: they must be uint8 of one fixed shape (h, w, c)'
+    )
+  if label.shape != () or not np.issubdtype(label.np_dtype, np.integer):
+    raise errors.BadInput(
+      f'the labels of the data set in {folder} are {label.np_dtype} of shape '
+      f'{label.shape}: each must be one integer'
+    )
+
+
+def _decode_split(source, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+  """Images uint8 (n, *shape) and labels int64 (n,) of a TFDS data source."""
+  x = np.empty((len(source), *shape), np.uint8)
+  y = np.empty(len(source), np.int64)
+  for start in range(0, len(source), BLOCK):
+    block = range(start, min(start + BLOCK, len(source)))
+    for i, example in zip(block, source.__getitems__(block), strict=True):
+      x[i], y[i] = example['image'], example['label']
+  return x, y
+
+
+def cache_folder() -> pathlib.Path:
+  """Where decoded data and compiled programs are kept from one run to the next."""
+  own = os.environ.get('RETHINK_GEN_CACHE')
+  shared = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+  return pathlib.Path(os.path.expanduser(own or os.path.join(shared, 'rethink_gen')))
+
+
+def _write_cache(dataset: Dataset, path: pathlib.Path) -> None:
+  """Writes the file whole or not at all; a cache that cannot be written only warns."""
+  temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex}')
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+      with open(temporary, 'xb') as file:
+        np.savez(file, **dataset._asdict())
+        file.flush()
+        os.fsync(file.fileno())
+      os.replace(temporary, path)
+    finally:
+      temporary.unlink(missing_ok=True)  # there only if something above failed
+  except OSError as error:
+    logging.warning(
+      'The decoded images are not cached, so the next start decodes them again: %s',
+      error,
+    )
+
+
+def reason(error: Exception) -> str:
+  """The first sentence of an error's message, short enough to stand in another."""
+  sentence = re.split(r'[.:]?\s*(?:\n|$|\.\s)', str(error).strip(), maxsplit=1)[0]
+  return sentence[:200] or type(error).__name__

@@ -1,0 +1,104 @@
+"""One run of rethink_gen: a model, a data set, a corruption, trained by SGD.
+
+  python -m rethink_gen.main --config=configs/quickstart.py
+  python -m rethink_gen.main --config=configs/inception_random.py --workdir=runs/mine
+  python -m rethink_gen.main --config=configs/mlp_1x512.py --config.batch_size=64
+
+--config is a file that makes a config; configs/ holds one for each experiment with a
+name. --config.FIELD=VALUE overrides any field; rethink_gen/config.py lists the fields
+with what they mean and accept. --workdir is the run's folder, runs/NAME by default.
+The same command in the same folder goes on where it stopped.
+"""
+
+import pathlib
+import re
+import sys
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from rethink_gen import config as config_lib
+from rethink_gen import metrics, train
+from rethink_gen.data import sources
+from rethink_gen.errors import BadInput
+
+CONFIG = config_flags.DEFINE_config_file(
+  'config', help_string='The config file of the run, such as configs/quickstart.py.'
+)
+WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'The folder of the run, made if needed; runs/NAME by default.'
+)
+
+
+def main(_):
+  logging.set_verbosity(logging.WARNING)
+  jax.config.update('jax_compilation_cache_dir', str(sources.cache_folder() / 'xla'))
+  name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem
+  workdir = WORKDIR.value or pathlib.Path('runs', name)
+  try:
+    summary = train.run(CONFIG.value, workdir)
+  except BadInput as error:
+    refuse(error)
+  except train.Interrupted as error:
+    print(f'{error}: saved; the same command goes on from here.', file=sys.stderr)
+    sys.exit(128 + error.signal_number)
+  except OSError as error:
+    refuse(f'{error}; make room there, then the same command goes on.')
+  metrics.print_summary(summary, workdir)
+  if summary['status'] == 'diverged':
+    sys.exit(1)
+
+
+def refuse(sentence):
+  print(f'error: {sentence}', file=sys.stderr)
+  sys.exit(2)
+
+
+def parse(argv):
+  """absl's flags from the command line, every fault of theirs in one sentence."""
+  fields = config_lib.flatten(config_lib.default())
+  for argument in argv[1:]:
+    override = re.match(r'--(?:no)?config\.([\w.]*)', argument)
+    if override and override[1] not in fields:
+      refuse(f'config.{override[1]} is not a field; the fields are {", ".join(fields)}.')
+  try:
+    rest = flags.FLAGS(argv)
+    if CONFIG.value is None:
+      refuse('--config is missing; give a file, such as --config=configs/quickstart.py.')
+    CONFIG.value.items()  # Only now does a file that did not load say so.
+  except flags.IllegalFlagValueError as error:
+    refuse(_bad_value(str(error)))
+  except flags.Error as error:
+    refuse(f'{error}; --help shows what there is.')
+  except Exception as error:  # The config file is code: anything may come out of it.
+    refuse(_bad_config(str(error)))
+  if rest[1:]:
+    refuse(f'{rest[1]!r} is not a flag; flags begin with --, and --help shows them.')
+  return rest
+
+
+def _bad_value(message):
+  """What to say of absl's 'flag --config.FIELD=VALUE: reason'."""
+  found = re.match(r'flag --config\.([\w.]+)=(.*?): ', message)
+  if not found:
+    return _bad_config(message)
+  field, value = found.groups()
+  default = config_lib.flatten(config_lib.default())[field]
+  kind = 'text' if default is None else f'of type {type(default).__name__}'
+  _, words = config_lib.ACCEPTED.get(field, (None, kind))
+  return f'config.{field} is {value!r}, but it must be {words}.'
+
+
+def _bad_config(message):
+  """What to say when the config file does not load."""
+  if 'No such file' in message:
+    files = sorted(path.stem for path in pathlib.Path('configs').glob('[a-z]*.py'))
+    names = f'; configs/ holds {", ".join(files)}' if files else ''
+    return f'there is no config file where --config says{names}.'
+  last = [line.strip() for line in message.splitlines() if line.strip()][-1]
+  return f'the config file does not load ({last}).'
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=parse)

@@ -1,0 +1,208 @@
+"""Where a run's numbers go: the terminal, metrics.jsonl, TensorBoard, summary.json."""
+
+import contextlib
+import json
+import math
+import os
+import pathlib
+import time
+
+import rich.box
+import rich.console
+import rich.progress
+import rich.table
+import tensorboardX
+
+
+def write_json(path, content):
+  """Writes the file whole or not at all; numbers that are not finite become null."""
+  path = pathlib.Path(path)
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+  with open(temporary, 'w') as file:
+    file.write(json.dumps(_finite(content), indent=2) + '\n')
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(temporary, path)
+
+
+def append_record(workdir, record):
+  """One line for one evaluation; on the disk before this returns."""
+  with open(pathlib.Path(workdir) / 'metrics.jsonl', 'a') as file:
+    file.write(json.dumps(_finite(record)) + '\n')
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def resume_records(workdir, step):
+  """The records up to a step; those after it, and a torn last line, leave the file."""
+  path = pathlib.Path(workdir) / 'metrics.jsonl'
+  lines = path.read_text().splitlines() if path.exists() else []
+  records = []
+  for line in lines:
+    with contextlib.suppress(json.JSONDecodeError):
+      records.append(json.loads(line))
+  kept = [record for record in records if record['step'] <= step]
+  if len(kept) < len(lines):
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    temporary.write_text(''.join(json.dumps(record) + '\n' for record in kept))
+    os.replace(temporary, path)
+  return kept
+
+
+def _finite(content):
+  """The same, with None for every float that JSON has no word for."""
+  if isinstance(content, dict):
+    return {key: _finite(value) for key, value in content.items()}
+  if isinstance(content, float) and not math.isfinite(content):
+    return None
+  return content
+
+
+@contextlib.contextmanager
+def tensorboard(workdir, step):
+  """Yields write(record); what an interrupted run had written after `step` is hidden."""
+  folder = pathlib.Path(workdir) / 'tensorboard'
+  writer = tensorboardX.SummaryWriter(str(folder), purge_step=step or None)
+
+  def write(record):
+    for name, value in record.items():
+      if name != 'step':
+        writer.add_scalar(name, value, record['step'])
+    writer.flush()
+
+  try:
+    yield write
+  finally:
+    writer.close()
+
+
+@contextlib.contextmanager
+def progress(total_steps, first_step):
+  """Yields update(step, epoch, loss, accuracy) and say(line, step): a bar, or lines.
+
+  The time left is to the last step; a run that stops at a training accuracy ends sooner.
+  """
+  console = rich.console.Console(soft_wrap=True, highlight=False)
+  if not console.is_terminal:
+    started = time.monotonic()
+
+    def say(line, step=None):
+      if step and step > first_step:
+        pace = (time.monotonic() - started) / (step - first_step)
+        line += f'  at most {duration(pace * (total_steps - step))} left'
+      print(line, flush=True)
+
+    yield (lambda *_: None), say
+    return
+
+  columns = (
+    '[progress.description]{task.description}',
+    rich.progress.BarColumn(),
+    rich.progress.MofNCompleteColumn(),
+    'steps',
+    '{task.fields[figures]}',
+    rich.progress.TimeElapsedColumn(),
+    'left',
+    rich.progress.TimeRemainingColumn(compact=True),
+  )
+  with rich.progress.Progress(*columns, console=console, transient=True) as bar:
+    task = bar.add_task('compiling', total=total_steps, figures='')
+    bar.update(task, completed=first_step)
+
+    def update(step, description, loss, accuracy):
+      figures = f'loss {loss:.4f}  training accuracy {accuracy:.2%}'
+      bar.update(task, completed=step, description=description, figures=figures)
+
+    yield update, lambda line, step=None: bar.console.print(line)
+
+
+def describe(record, num_epochs):
+  """One evaluation in one line."""
+  return (
+    f'epoch {record["epoch"]:>{len(str(num_epochs))}}/{num_epochs}'
+    f'  loss {record["train_loss"]:.4f}'
+    f'  train {record["train_accuracy"]:.2%}'
+    f'  test {record["test_accuracy"]:.2%}'
+    f'  {duration(record["seconds"])}'
+  )
+
+
+def duration(seconds):
+  """Seconds as a person would say them: 48 s, 3 min 5 s, 2 h 10 min."""
+  seconds = round(seconds)
+  if seconds < 60:
+    return f'{seconds} s'
+  if seconds < 3600:
+    return f'{seconds // 60} min {seconds % 60} s'
+  return f'{seconds // 3600} h {seconds % 3600 // 60} min'
+
+
+def print_summary(summary, workdir):
+  """The closing table, and in a line what it means."""
+  table = rich.table.Table(box=rich.box.SIMPLE, show_header=False)
+  for name, value in _closing_rows(summary):
+    table.add_row(name, value)
+  console = rich.console.Console(highlight=False, width=max(88, _terminal_width()))
+  console.print(table)
+  console.print(conclusion(summary), soft_wrap=True)
+  console.print(f'All of it is in {workdir}.', soft_wrap=True)
+
+
+def _terminal_width():
+  return rich.console.Console().width
+
+
+def _closing_rows(summary):
+  labels = f'{summary["corruption"]}: {summary["labels_changed"]:.1%} of labels changed'
+  fit = summary['steps_to_fit']
+  yield 'model', f'{summary["model"]}, {summary["num_params"]:,} parameters'
+  yield 'data set', f'{summary["dataset"]}, {summary["num_train"]:,} training examples'
+  yield 'corruption', labels if summary['labels_changed'] else summary['corruption']
+  yield 'training accuracy', _percent(summary['train_accuracy'])
+  yield 'test accuracy', _percent(summary['test_accuracy'])
+  yield 'chance', _percent(summary['chance_accuracy'])
+  yield 'generalization gap', _percent(summary['generalization_gap'])
+  yield 'best test accuracy', _percent(summary['best_test_accuracy'])
+  if fit is not None:
+    yield 'steps to fit', f'{fit:,} (epoch {fit // summary["steps_per_epoch"]})'
+  yield 'steps', f'{summary["steps"]:,} in {duration(summary["seconds"])}'
+  if summary['examples_per_second'] is not None:
+    speed = f'{summary["examples_per_second"]:,.0f} examples/s'
+    yield 'speed', f'{speed} on {summary["device"]}, {summary["precision"]}'
+
+
+def _percent(fraction):
+  return 'none' if fraction is None else f'{fraction:.2%}'
+
+
+def conclusion(summary):
+  """What the numbers say, and no more."""
+  if summary['status'] == 'diverged':
+    return (
+      f'Diverged: the loss was no longer a finite number at step {summary["steps"]:,}. '
+      'Take a smaller config.optimizer.learning_rate and another workdir.'
+    )
+  train, test = summary['train_accuracy'], summary['test_accuracy']
+  chance = summary['chance_accuracy']
+  # Two standard errors of the accuracy of guessing on the test set.
+  error = 2 * (chance * (1 - chance) / summary['num_test']) ** 0.5
+  if summary['corruption'] == 'random_labels':
+    fitted = 'every one' if train == 1 else f'{train:.2%}'
+    start = f'The labels are random, and the network learned {fitted} of them by heart'
+    if train < 0.9:
+      return f'The labels are random; the network has fitted {train:.2%} of them so far.'
+    if abs(test - chance) <= error:
+      return f'{start}; on the test set it guesses. Its gap is all memorization.'
+    return f'{start}; its test accuracy is not within two standard errors of chance.'
+  if test <= chance + error:
+    return 'On the test set the network does no better than guessing.'
+  gap = summary['generalization_gap']
+  if summary['corruption'] == 'none':
+    return (
+      f'The labels are true, and what was learned from them carries over: '
+      f'{test - chance:.2%} above chance on the test set, {gap:.2%} below training.'
+    )
+  return (
+    f'Despite the corruption ({summary["corruption"]}) the network does '
+    f'{test - chance:.2%} better than chance on the test set.'
+  )

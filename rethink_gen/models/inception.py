@@ -1,0 +1,81 @@
+"""The small Inception (Zhang et al. 2017, Appendix A, Figure 3)."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from rethink_gen.models import layers
+
+# A pair is an Inception module (1x1 channels, 3x3 channels), a number a downsample module.
+MODULES = (
+  *((32, 32), (32, 48), 80),
+  *((112, 48), (96, 64), (80, 80), (48, 96), 96),
+  *((176, 160), (176, 160)),
+)
+
+
+class ConvModule(nn.Module):
+  """Convolution, batch normalization, ReLU: (n, h, w, c) -> (n, h', w', features).
+
+  Batch normalization has an offset and no scale, over a convolution without bias; without
+  it the convolution has a bias. So both have the parameters the paper counts.
+  """
+
+  features: int
+  kernel_size: int
+  stride: int = 1
+  batch_norm: bool = True
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x, train: bool):
+    x = layers.Conv(
+      self.features,
+      self.kernel_size,
+      self.stride,
+      use_bias=not self.batch_norm,
+      dtype=self.dtype,
+    )(x)
+    if self.batch_norm:
+      # Running statistics that follow within ten steps: the short runs of a subset are
+      # evaluated with them too.
+      x = nn.BatchNorm(
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=1e-3,
+        use_scale=False,
+        dtype=self.dtype,
+      )(x)
+    return nn.relu(x)
+
+
+class Inception(nn.Module):
+  """The small Inception: (n, h, w, c) -> logits (n, num_classes).
+
+  1,649,402 parameters on 3 channels and 10 classes, with and without batch normalization
+  (Table 1). Kernels start He-normal, biases and offsets at zero. Dropout comes before the
+  last linear layer. Batch statistics are those of the whole batch, on however many devices.
+  """
+
+  num_classes: int
+  batch_norm: bool = True
+  dropout_rate: float = 0.0
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x, train: bool):
+    def conv(features, kernel_size, stride, x):
+      return ConvModule(features, kernel_size, stride, self.batch_norm, self.dtype)(
+        x, train
+      )
+
+    x = conv(96, 3, 1, x)
+    for module in MODULES:
+      if isinstance(module, tuple):
+        branches = conv(module[0], 1, 1, x), conv(module[1], 3, 1, x)
+      else:
+        branches = conv(module, 3, 2, x), layers.max_pool(x)
+      x = jnp.concatenate(branches, axis=-1)
+    x = x.mean((1, 2))
+    x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
+    x = nn.Dense(self.num_classes, kernel_init=layers.kernel_init, dtype=self.dtype)(x)
+    return x.astype(jnp.float32)

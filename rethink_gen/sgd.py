@@ -1,0 +1,173 @@
+"""Stochastic gradient descent as pure functions: a state, a step, a whole epoch.
+
+The epoch is one compiled function over a mesh of devices: the data set lies on every
+device, each batch is split over them, parameters are replicated. One device is a mesh of
+one, and the result does not depend on how many there are, beyond rounding.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from rethink_gen.data import preprocess
+
+# One stream of keys a purpose. A stream's number is part of the results.
+INITIALISATION, ORDER, AUGMENTATION, DROPOUT = range(4)
+
+
+class State(NamedTuple):
+  """All that training changes, and all that a checkpoint holds."""
+
+  step: jax.Array  # int32 (), gradient steps taken
+  params: Any
+  batch_stats: Any  # running statistics of batch normalization, or {}
+  opt_state: Any
+  losses: jax.Array  # float32 (steps per epoch,), of the epoch under way
+  correct: jax.Array  # int32 (steps per epoch,), examples classified right in it
+
+
+def mesh():
+  """All devices in one row, along which batches are split."""
+  return jax.sharding.Mesh(np.array(jax.devices()), ('data',))
+
+
+def optimizer(config):
+  """Momentum SGD; the learning rate falls by a factor every so many steps.
+
+  The penalty weight_decay/2 * |w|^2 acts through its gradient, before momentum, on kernels
+  alone: biases and batch normalization's offsets are free of it.
+  """
+  schedule = optax.exponential_decay(
+    config.optimizer.learning_rate,
+    config.optimizer.decay_every_steps,
+    config.optimizer.decay_factor,
+    staircase=True,
+  )
+  return optax.chain(
+    optax.add_decayed_weights(config.regularization.weight_decay, mask=_is_kernel),
+    optax.sgd(schedule, config.optimizer.momentum),
+  )
+
+
+def _is_kernel(params):
+  return jax.tree.map_with_path(lambda path, _: path[-1].key == 'kernel', params)
+
+
+def initialise(model, transformation, key, input_shape, steps_per_epoch):
+  """The State before the first step, for inputs (h, w, c)."""
+
+  def init(key):
+    key = jax.random.fold_in(key, INITIALISATION)
+    variables = model.init(key, jnp.zeros((1, *input_shape)), train=False)
+    return State(
+      step=jnp.zeros((), jnp.int32),
+      params=variables['params'],
+      batch_stats=variables.get('batch_stats', {}),
+      opt_state=transformation.init(variables['params']),
+      losses=jnp.zeros(steps_per_epoch),
+      correct=jnp.zeros(steps_per_epoch, jnp.int32),
+    )
+
+  return jax.jit(init, out_shardings=NamedSharding(mesh(), PartitionSpec()))(key)
+
+
+def train_step(model, transformation, state, inputs, labels, dropout_key):
+  """One gradient step on one batch: (State, inputs (b, h, w, c), int32 (b,)) -> State."""
+
+  def loss_of(params):
+    logits, updated = model.apply(
+      {'params': params, 'batch_stats': state.batch_stats},
+      inputs,
+      train=True,
+      mutable=['batch_stats'],
+      rngs={'dropout': dropout_key},
+    )
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    return loss, (logits, updated.get('batch_stats', {}))
+
+  (loss, (logits, batch_stats)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
+    state.params
+  )
+  updates, opt_state = transformation.update(gradient, state.opt_state, state.params)
+  position = state.step % len(state.losses)
+  correct = (logits.argmax(-1) == labels).sum(dtype=jnp.int32)
+  return State(
+    step=state.step + 1,
+    params=optax.apply_updates(state.params, updates),
+    batch_stats=batch_stats,
+    opt_state=opt_state,
+    losses=state.losses.at[position].set(loss),
+    correct=state.correct.at[position].set(correct),
+  )
+
+
+def make_epoch(model, transformation, crop_shape, regularization, batch_size):
+  """The compiled function epoch(state, stop, images, labels, key) -> State.
+
+  It trains up to step `stop`, which must not lie beyond the end of the epoch that
+  `state.step` is in: the whole of it in one call, or in several with the same result. The
+  epoch's order of examples follows from the key and the epoch's number; the examples left
+  over after the last whole batch sit this epoch out. The state's memory is reused.
+  """
+  split = NamedSharding(mesh(), PartitionSpec('data'))
+  replicated = NamedSharding(mesh(), PartitionSpec())
+
+  def epoch(state, stop, images, labels, key):
+    steps = len(state.losses)
+    order_key, augmentation_key, dropout_key = (
+      jax.random.fold_in(key, stream) for stream in (ORDER, AUGMENTATION, DROPOUT)
+    )
+    number = state.step // steps
+    order = jax.random.permutation(jax.random.fold_in(order_key, number), images.shape[0])
+
+    def step(state):
+      first = state.step % steps * batch_size
+      chosen = jax.lax.dynamic_slice_in_dim(order, first, batch_size)
+      chosen = jax.lax.with_sharding_constraint(chosen, split)
+      inputs = preprocess.preprocess(
+        images[chosen],
+        crop_shape,
+        regularization,
+        jax.random.fold_in(augmentation_key, state.step),
+      )
+      key = jax.random.fold_in(dropout_key, state.step)
+      return train_step(model, transformation, state, inputs, labels[chosen], key)
+
+    return jax.lax.while_loop(lambda state: state.step < stop, step, state)
+
+  return jax.jit(epoch, donate_argnums=0, out_shardings=replicated)
+
+
+def make_evaluate(model, crop_shape, batch_size):
+  """The compiled function evaluate(state, images, labels) -> (mean loss, number right).
+
+  Over every example once, without augmentation or dropout and with batch normalization's
+  running statistics. The last batch is filled up with examples that do not count.
+  """
+  split = NamedSharding(mesh(), PartitionSpec('data'))
+
+  def evaluate(state, images, labels):
+    count = images.shape[0]
+    variables = {'params': state.params, 'batch_stats': state.batch_stats}
+
+    def add_batch(number, totals):
+      loss_sum, correct = totals
+      indices = number * batch_size + jnp.arange(batch_size)
+      indices = jax.lax.with_sharding_constraint(indices, split)
+      counts = indices < count
+      chosen = jnp.minimum(indices, count - 1)
+      inputs = preprocess.preprocess(images[chosen], crop_shape)
+      logits = model.apply(variables, inputs, train=False)
+      losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels[chosen])
+      right = (logits.argmax(-1) == labels[chosen]) & counts
+      return loss_sum + jnp.where(counts, losses, 0).sum(), correct + right.sum()
+
+    batches = -(-count // batch_size)
+    totals = jax.lax.fori_loop(0, batches, add_batch, (0.0, 0))
+    return totals[0] / count, totals[1]
+
+  return jax.jit(evaluate)

@@ -1,0 +1,368 @@
+"""One run: data, epochs, evaluation, checkpoints, stop. The order of things is here."""
+
+import contextlib
+import json
+import math
+import os
+import pathlib
+import signal
+import statistics
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from rethink_gen import checkpoint, metrics, models, sgd
+from rethink_gen import config as config_lib
+from rethink_gen.data import corruption, preprocess, sources
+from rethink_gen.errors import BadInput
+
+SECONDS_PER_CALL = 2.0  # how long the device works before it is asked how far it is
+EVALUATION_BATCH = 1_000  # examples, filled up to whole training batches
+
+
+class Interrupted(Exception):
+  """A signal stopped the run after its state was saved; the same call continues it."""
+
+  def __init__(self, signal_number):
+    super().__init__(signal.Signals(signal_number).name)
+    self.signal_number = signal_number
+
+
+def run(config, workdir):
+  """Trains as the config says, or goes on where this folder's run stopped.
+
+  Args:
+    config: a ConfigDict of the shape of `config.default`.
+    workdir: the run's folder, made if needed. It gets config.json, metrics.jsonl (a line
+      per evaluation), tensorboard/, checkpoints/ and, when the run is complete,
+      summary.json.
+
+  Returns:
+    The summary, a dict as in summary.json. A complete run is not run again.
+
+  Raises:
+    BadInput: for a config, data or folder that cannot be used; nothing was written then.
+    Interrupted: after SIGTERM or SIGINT, with the state saved.
+    OSError: when the folder cannot be written any more, say because the disk is full.
+  """
+  started = time.monotonic()
+  workdir = pathlib.Path(workdir).absolute()
+  config_lib.validate(config)
+  check_workdir(config, workdir)
+  if (workdir / 'summary.json').exists():
+    return json.loads((workdir / 'summary.json').read_text())
+
+  dataset, labels_changed = load(config)
+  check_data(config, dataset)
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise BadInput(
+      f'The folder {workdir} cannot be made ({error.strerror}); choose another --workdir.'
+    ) from error
+  metrics.write_json(workdir / 'config.json', config.to_dict())
+
+  precise = config.precision == 'float32'
+  with jax.default_matmul_precision('float32' if precise else 'default'):
+    state, records, status = fit(config, dataset, workdir, started)
+  summary = summarize(config, dataset, labels_changed, state, records, status)
+  metrics.write_json(workdir / 'summary.json', summary)
+  return summary
+
+
+def check_workdir(config, workdir):
+  """Raises BadInput unless this config may start or go on in this folder."""
+  existing = next(path for path in (workdir, *workdir.parents) if path.exists())
+  if not existing.is_dir():
+    raise BadInput(
+      f'The workdir {workdir} cannot be a folder because {existing} is a file; choose '
+      'another --workdir.'
+    )
+  if not os.access(existing, os.W_OK):
+    raise BadInput(f'The folder {existing} is not writable; choose another --workdir.')
+  if (workdir / 'config.json').exists():
+    try:
+      stored = json.loads((workdir / 'config.json').read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+      raise BadInput(
+        f'{workdir}/config.json is damaged, so what ran there is unknown; choose another '
+        '--workdir.'
+      ) from error
+    different = config_lib.differences(config, stored)
+    if different:
+      raise BadInput(
+        f'The folder {workdir} holds a run with another config ({"; ".join(different)}); '
+        'choose another --workdir or the same config.'
+      )
+  elif any((workdir / name).exists() for name in ('metrics.jsonl', 'checkpoints')):
+    raise BadInput(
+      f'The folder {workdir} holds parts of a run but no config.json; choose another '
+      '--workdir.'
+    )
+
+
+def load(config):
+  """The corrupted Dataset of a config, and the share of training labels it changed."""
+  original = sources.load(config.dataset.name, config.dataset.data_dir, config.dataset.path)
+  num_train = config.dataset.num_train or len(original.y_train)
+  if num_train > len(original.y_train):
+    raise BadInput(
+      f'config.dataset.num_train is {num_train}, but {config.dataset.name} has '
+      f'{len(original.y_train)} training examples; take at most that many.'
+    )
+  noise = config.corruption
+  dataset = corruption.corrupt(original, noise.mode, noise.seed, noise.label_noise)
+  dataset = dataset._replace(
+    x_train=dataset.x_train[:num_train], y_train=dataset.y_train[:num_train]
+  )
+  changed = (dataset.y_train != original.y_train[:num_train]).mean()
+  return dataset, float(changed)
+
+
+def check_data(config, dataset):
+  """Raises BadInput where the config does not fit the data."""
+  height, width = dataset.x_train.shape[1:3]
+  crop_size = config.dataset.crop_size
+  if crop_size is not None and crop_size > min(height, width):
+    raise BadInput(
+      f'config.dataset.crop_size is {crop_size}, larger than the images of '
+      f'{height} x {width} pixels; take at most {min(height, width)}.'
+    )
+  if config.batch_size > len(dataset.y_train):
+    raise BadInput(
+      f'config.batch_size is {config.batch_size}, but there are only '
+      f'{len(dataset.y_train)} training examples; take a smaller batch or more data.'
+    )
+
+
+def build(config, dataset):
+  """What the loop is made of, with the data on the devices.
+
+  Returns:
+    (state, train_to, evaluate): the State before the first step; train_to(state, step),
+    which trains within an epoch; evaluate(state), a dict of loss and accuracy on both
+    splits.
+  """
+  replicated = NamedSharding(sgd.mesh(), PartitionSpec())
+  train_split = jax.device_put((dataset.x_train, dataset.y_train), replicated)
+  test_split = jax.device_put((dataset.x_test, dataset.y_test), replicated)
+  *image_shape, channels = dataset.x_train.shape[1:]
+  crop_shape = preprocess.crop_shape(*image_shape, config.dataset.crop_size)
+  model = models.create(
+    config.model,
+    dataset.num_classes,
+    config.regularization.dropout_rate,
+    jnp.dtype(config.precision),
+  )
+  transformation = sgd.optimizer(config)
+  key = jax.random.key(config.seed)
+  batch_size = config.batch_size
+  state = sgd.initialise(
+    *(model, transformation, key, (*crop_shape, channels)),
+    steps_per_epoch=len(dataset.y_train) // batch_size,
+  )
+  epoch = sgd.make_epoch(
+    model, transformation, crop_shape, config.regularization, batch_size
+  )
+  batches = -(-EVALUATION_BATCH // batch_size)
+  evaluate_split = sgd.make_evaluate(model, crop_shape, batches * batch_size)
+
+  def train_to(state, step):
+    return epoch(state, step, *train_split, key)
+
+  def evaluate(state):
+    train_loss, train_right = evaluate_split(state, *train_split)
+    test_loss, test_right = evaluate_split(state, *test_split)
+    return {
+      'train_loss': float(train_loss),
+      'train_accuracy': int(train_right) / len(dataset.y_train),
+      'test_loss': float(test_loss),
+      'test_accuracy': int(test_right) / len(dataset.y_test),
+    }
+
+  return state, train_to, evaluate
+
+
+def fit(config, dataset, workdir, started):
+  """The loop: restore, then train an epoch, evaluate and save, until done.
+
+  Args:
+    config: as for `run`.
+    dataset: the Dataset to learn, already corrupted and cut.
+    workdir: a folder that is there.
+    started: time.monotonic() from which the records count their seconds.
+
+  Returns:
+    (state, records, status): the last State, the evaluations from the first on, and
+    'complete' or 'diverged'.
+  """
+  state, train_to, evaluate = build(config, dataset)
+  steps_per_epoch = len(state.losses)
+  last_step = steps_per_epoch * config.num_epochs
+  with contextlib.ExitStack() as stack:
+    received = stack.enter_context(stop_signals())
+    manager = stack.enter_context(checkpoint.open_manager(workdir))
+    state = checkpoint.restore(manager, state)
+    step = int(state.step)
+    records = metrics.resume_records(workdir, step)
+    started -= records[-1]['seconds'] if records else 0
+    write_events = stack.enter_context(metrics.tensorboard(workdir, step))
+    update, say = stack.enter_context(metrics.progress(last_step, step))
+    if step:
+      say(f'Going on from step {step:,} of {last_step:,}.')
+
+    state = train_to(state, step)  # compiles, and takes no step
+    seconds_per_step = math.inf
+    while not is_finished(config, records, step, last_step):
+      state, seconds_per_step = train_epoch(
+        config, train_to, state, seconds_per_step, update, received
+      )
+      step, epoch = int(state.step), int(state.step) // steps_per_epoch
+      loss, accuracy = running(config, state)
+      if not math.isfinite(loss):
+        return state, records, 'diverged'
+      if received:
+        checkpoint.save(manager, state)
+        raise Interrupted(received[0])
+      if is_due(config, epoch, accuracy):
+        record = {'step': step, 'epoch': epoch} | evaluate(state)
+        if not math.isfinite(record['train_loss']):
+          return state, records, 'diverged'
+        record |= {
+          'running_loss': loss,
+          'running_accuracy': accuracy,
+          'examples_per_second': config.batch_size / seconds_per_step,
+          'seconds': time.monotonic() - started,
+        }
+        # Before the checkpoint, so that no checkpoint is ahead of the records.
+        metrics.append_record(workdir, record)
+        write_events(record)
+        records.append(record)
+        say(metrics.describe(record, config.num_epochs), step)
+      if epoch % config.checkpoint_every == 0 or is_finished(
+        config, records, step, last_step
+      ):
+        checkpoint.save(manager, state)
+  return state, records, 'complete'
+
+
+def train_epoch(config, train_to, state, seconds_per_step, update, received):
+  """On to the end of the epoch, or until a signal is received or the loss is not finite.
+
+  In calls of about SECONDS_PER_CALL: the first, of unknown speed, is a single step.
+  Returns the State and the seconds that a step of this epoch took.
+  """
+  steps_per_epoch = len(state.losses)
+  first = step = int(state.step)
+  end = (step // steps_per_epoch + 1) * steps_per_epoch
+  epoch = f'epoch {end // steps_per_epoch}/{config.num_epochs}'
+  started = time.monotonic()
+  loss = 0.0
+  while step < end and not received and math.isfinite(loss):
+    steps = max(1, int(SECONDS_PER_CALL / seconds_per_step))
+    step = min(end, step + steps)
+    state = train_to(state, step)
+    loss, accuracy = running(config, state)
+    seconds_per_step = (time.monotonic() - started) / (step - first)
+    update(step, epoch, loss, accuracy)
+  return state, seconds_per_step
+
+
+def running(config, state):
+  """Mean loss and accuracy over the batches of the epoch so far, as they were trained."""
+  count = (int(state.step) - 1) % len(state.losses) + 1
+  losses, correct = jax.device_get((state.losses, state.correct))
+  return (
+    float(losses[:count].mean()),
+    float(correct[:count].mean() / config.batch_size),
+  )
+
+
+def is_due(config, epoch, running_accuracy):
+  """Whether to evaluate: as often as the config says, at the end, and when it may stop."""
+  threshold = config.stop_at_train_accuracy
+  return (
+    epoch % config.eval_every == 0
+    or epoch == config.num_epochs
+    or (threshold is not None and running_accuracy >= threshold)
+  )
+
+
+def is_finished(config, records, step, last_step):
+  """Whether the last step is taken, or the last evaluation, at this step, may stop it."""
+  threshold = config.stop_at_train_accuracy
+  return step >= last_step or (
+    threshold is not None
+    and bool(records)
+    and records[-1]['step'] == step
+    and records[-1]['train_accuracy'] >= threshold
+  )
+
+
+@contextlib.contextmanager
+def stop_signals():
+  """Yields a list that SIGTERM or SIGINT adds its number to; a second SIGINT kills."""
+  received = []
+
+  def receive(number, _):
+    received.append(number)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+  if threading.current_thread() is not threading.main_thread():
+    yield received
+    return
+  before = {
+    number: signal.signal(number, receive) for number in (signal.SIGTERM, signal.SIGINT)
+  }
+  try:
+    yield received
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
+
+
+def summarize(config, dataset, labels_changed, state, records, status):
+  """What summary.json says; accuracies are fractions, None where never evaluated."""
+  last = records[-1] if records else {}
+  train, test = last.get('train_accuracy'), last.get('test_accuracy')
+  threshold = config.stop_at_train_accuracy
+  fitted = (
+    record['step']
+    for record in records
+    if threshold is not None and record['train_accuracy'] >= threshold
+  )
+  speeds = [record['examples_per_second'] for record in records]
+  device = jax.devices()[0].device_kind
+  cores = f' ({os.cpu_count()} cores)' if device == 'cpu' else ''
+  return {
+    'status': status,
+    'model': config.model.name,
+    'num_params': sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+    'dataset': config.dataset.name,
+    'num_classes': dataset.num_classes,
+    'corruption': config.corruption.mode,
+    'label_noise': config.corruption.label_noise,
+    'labels_changed': labels_changed,
+    'num_train': len(dataset.y_train),
+    'num_test': len(dataset.y_test),
+    'epochs': int(state.step) // len(state.losses),
+    'steps': int(state.step),
+    'steps_per_epoch': len(state.losses),
+    'train_loss': last.get('train_loss'),
+    'test_loss': last.get('test_loss'),
+    'train_accuracy': train,
+    'test_accuracy': test,
+    'chance_accuracy': 1 / dataset.num_classes,
+    'generalization_gap': train - test if records else None,
+    'best_test_accuracy': max((r['test_accuracy'] for r in records), default=None),
+    'steps_to_fit': next(fitted, None),
+    'seconds': last.get('seconds', 0.0),
+    'examples_per_second': statistics.median(speeds) if speeds else None,
+    'device': f'{jax.device_count()} x {device}{cores}',
+    'precision': config.precision,
+    'jax_version': jax.__version__,
+    'seed': config.seed,
+  }
