@@ -1,6 +1,12 @@
 """Checkpoints of a run's State, by Orbax, in the run's folder `checkpoints/`."""
 
+import contextlib
+import functools
+import logging as standard_logging
+import os
 import pathlib
+import re
+import sys
 
 import orbax.checkpoint as ocp
 from absl import logging
@@ -8,12 +14,57 @@ from absl import logging
 KEPT = 2  # the newest, and one to fall back on when the newest is damaged
 
 
+@contextlib.contextmanager
 def open_manager(workdir):
-  """The manager of a run's checkpoints; use it in a `with`, which waits for the last."""
-  return ocp.CheckpointManager(
-    pathlib.Path(workdir).absolute() / 'checkpoints',
-    options=ocp.CheckpointManagerOptions(max_to_keep=KEPT, cleanup_tmp_directories=True),
-  )
+  """Yields the manager of a run's checkpoints; the end of the `with` waits for the last.
+
+  Raises:
+    OSError: from a later `save` or from the end of the `with`, when a checkpoint cannot
+      be written, say because the disk is full.
+  """
+  folder = pathlib.Path(workdir).absolute() / 'checkpoints'
+  options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, cleanup_tmp_directories=True)
+  _quiet_orbax()
+  with _with_os_errors(folder):
+    with ocp.CheckpointManager(folder, options=options) as manager:
+      yield manager
+
+
+@functools.cache
+def _quiet_orbax():
+  """Keeps from the terminal the tracebacks, one a thread, of errors Orbax also raises.
+
+  For good: the last come when the program ends and lets go of what it held.
+  """
+  before = sys.unraisablehook
+
+  def print_unraisable(unraisable):
+    # Of the arrays still on their way when the first one failed: TensorStore calls back
+    # into the event loop that Orbax has closed by then.
+    if str(unraisable.exc_value) != 'Event loop is closed':
+      before(unraisable)
+
+  def is_not_of_orbax(record):
+    if record.name == 'asyncio':
+      return 'exception was never retrieved' not in record.getMessage()
+    return f'{os.sep}orbax{os.sep}' not in record.pathname
+
+  sys.unraisablehook = print_unraisable
+  for logger in (logging.get_absl_logger(), standard_logging.getLogger('asyncio')):
+    logger.addFilter(is_not_of_orbax)
+
+
+@contextlib.contextmanager
+def _with_os_errors(folder):
+  """Raises OSError for the ValueError in which TensorStore wraps a failed system call."""
+  try:
+    yield
+  except ValueError as error:
+    number = re.search(r"os_error_code='(\d+)'", str(error))
+    if not number:
+      raise
+    reason = os.strerror(int(number[1]))
+    raise OSError(int(number[1]), reason, str(folder)) from error
 
 
 def save(manager, state):

@@ -10,6 +10,8 @@ with what they mean and accept. --workdir is the run's folder, runs/NAME by defa
 The same command in the same folder goes on where it stopped.
 """
 
+import functools
+import logging as standard_logging
 import pathlib
 import re
 import sys
@@ -29,10 +31,13 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string(
   'workdir', None, 'The folder of the run, made if needed; runs/NAME by default.'
 )
+KINDS = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text'}
 
 
 def main(_):
   logging.set_verbosity(logging.WARNING)
+  plain = standard_logging.Formatter('warning: %(message)s')
+  logging.get_absl_handler().setFormatter(plain)
   jax.config.update('jax_compilation_cache_dir', str(sources.cache_folder() / 'xla'))
   name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem
   workdir = WORKDIR.value or pathlib.Path('runs', name)
@@ -44,7 +49,8 @@ def main(_):
     print(f'{error}: saved; the same command goes on from here.', file=sys.stderr)
     sys.exit(128 + error.signal_number)
   except OSError as error:
-    refuse(f'{error}; make room there, then the same command goes on.')
+    reason = error.strerror or error
+    refuse(f'{workdir}: {reason}; once that is mended, the same command goes on.')
   metrics.print_summary(summary, workdir)
   if summary['status'] == 'diverged':
     sys.exit(1)
@@ -84,18 +90,20 @@ def _bad_value(message):
   if not found:
     return _bad_config(message)
   field, value = found.groups()
-  default = config_lib.flatten(config_lib.default())[field]
-  kind = 'text' if default is None else f'of type {type(default).__name__}'
-  _, words = config_lib.ACCEPTED.get(field, (None, kind))
-  return f'config.{field} is {value!r}, but it must be {words}.'
+  *parents, name = field.split('.')
+  kind = KINDS[functools.reduce(getattr, parents, config_lib.default()).get_type(name)]
+  _, words = config_lib.ACCEPTED.get(field, (None, None))
+  accepted = ', '.join(filter(None, (kind, words)))
+  return f'config.{field} is {value!r}, but it must be {accepted}.'
 
 
 def _bad_config(message):
   """What to say when the config file does not load."""
-  if 'No such file' in message:
+  missing = re.search(r"No such file or directory: '(.*?)'", message)
+  if missing:
     files = sorted(path.stem for path in pathlib.Path('configs').glob('[a-z]*.py'))
     names = f'; configs/ holds {", ".join(files)}' if files else ''
-    return f'there is no config file where --config says{names}.'
+    return f'there is no config file {missing[1]}{names}.'
   last = [line.strip() for line in message.splitlines() if line.strip()][-1]
   return f'the config file does not load ({last}).'
 

@@ -5,24 +5,33 @@ import json
 import math
 import os
 import pathlib
+import shutil
+import sys
+import textwrap
 import time
 
-import rich.box
 import rich.console
 import rich.progress
-import rich.table
-import tensorboardX
+from tensorboardX import event_file_writer
+from tensorboardX.proto import event_pb2, summary_pb2
 
 
 def write_json(path, content):
   """Writes the file whole or not at all; numbers that are not finite become null."""
-  path = pathlib.Path(path)
+  _write(pathlib.Path(path), json.dumps(_finite(content), indent=2) + '\n')
+
+
+def _write(path, text):
+  """Writes the file whole or not at all."""
   temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-  with open(temporary, 'w') as file:
-    file.write(json.dumps(_finite(content), indent=2) + '\n')
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(temporary, path)
+  try:
+    with open(temporary, 'w') as file:
+      file.write(text)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)  # there only if something above failed
 
 
 def append_record(workdir, record):
@@ -36,16 +45,15 @@ def append_record(workdir, record):
 def resume_records(workdir, step):
   """The records up to a step; those after it, and a torn last line, leave the file."""
   path = pathlib.Path(workdir) / 'metrics.jsonl'
-  lines = path.read_text().splitlines() if path.exists() else []
+  text = path.read_text() if path.exists() else ''
   records = []
-  for line in lines:
+  for line in text.splitlines():
     with contextlib.suppress(json.JSONDecodeError):
       records.append(json.loads(line))
   kept = [record for record in records if record['step'] <= step]
-  if len(kept) < len(lines):
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    temporary.write_text(''.join(json.dumps(record) + '\n' for record in kept))
-    os.replace(temporary, path)
+  kept_text = ''.join(json.dumps(record) + '\n' for record in kept)
+  if kept_text != text:
+    _write(path, kept_text)
   return kept
 
 
@@ -62,14 +70,25 @@ def _finite(content):
 def tensorboard(workdir, step):
   """Yields write(record); what an interrupted run had written after `step` is hidden."""
   folder = pathlib.Path(workdir) / 'tensorboard'
-  writer = tensorboardX.SummaryWriter(str(folder), purge_step=step or None)
+  folder.mkdir(exist_ok=True)
+  # Not tensorboardX's SummaryWriter: on a full disk its thread dies, and writing hangs.
+  writer = event_file_writer.EventsWriter(str(folder / 'events'))
+
+  def add(**content):
+    writer.write_event(event_pb2.Event(wall_time=time.time(), **content))
 
   def write(record):
-    for name, value in record.items():
-      if name != 'step':
-        writer.add_scalar(name, value, record['step'])
+    values = [
+      summary_pb2.Summary.Value(tag=name, simple_value=value)
+      for name, value in record.items()
+      if name != 'step'
+    ]
+    add(step=record['step'], summary=summary_pb2.Summary(value=values))
     writer.flush()
 
+  # TensorBoard drops what older files hold from this step on.
+  start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+  add(step=step + 1, session_log=start)
   try:
     yield write
   finally:
@@ -96,21 +115,21 @@ def progress(total_steps, first_step):
     return
 
   columns = (
-    '[progress.description]{task.description}',
-    rich.progress.BarColumn(),
+    '{task.description}',
+    rich.progress.BarColumn(bar_width=None),
     rich.progress.MofNCompleteColumn(),
-    'steps',
-    '{task.fields[figures]}',
-    rich.progress.TimeElapsedColumn(),
-    'left',
+    'steps {task.fields[figures]}',
     rich.progress.TimeRemainingColumn(compact=True),
+    'left',
   )
-  with rich.progress.Progress(*columns, console=console, transient=True) as bar:
+  with rich.progress.Progress(
+    *columns, console=console, transient=True, expand=True
+  ) as bar:
     task = bar.add_task('compiling', total=total_steps, figures='')
     bar.update(task, completed=first_step)
 
     def update(step, description, loss, accuracy):
-      figures = f'loss {loss:.4f}  training accuracy {accuracy:.2%}'
+      figures = f' loss {loss:.4f}  train {accuracy:.2%} '
       bar.update(task, completed=step, description=description, figures=figures)
 
     yield update, lambda line, step=None: bar.console.print(line)
@@ -139,17 +158,13 @@ def duration(seconds):
 
 def print_summary(summary, workdir):
   """The closing table, and in a line what it means."""
-  table = rich.table.Table(box=rich.box.SIMPLE, show_header=False)
+  print()
   for name, value in _closing_rows(summary):
-    table.add_row(name, value)
-  console = rich.console.Console(highlight=False, width=max(88, _terminal_width()))
-  console.print(table)
-  console.print(conclusion(summary), soft_wrap=True)
-  console.print(f'All of it is in {workdir}.', soft_wrap=True)
-
-
-def _terminal_width():
-  return rich.console.Console().width
+    print(f'  {name:<18}  {value}')
+  text = conclusion(summary)
+  if sys.stdout.isatty():
+    text = textwrap.fill(text, shutil.get_terminal_size().columns)
+  print(f'\n{text}\nAll of it is in {workdir}.')
 
 
 def _closing_rows(summary):
@@ -196,13 +211,19 @@ def conclusion(summary):
     return f'{start}; its test accuracy is not within two standard errors of chance.'
   if test <= chance + error:
     return 'On the test set the network does no better than guessing.'
-  gap = summary['generalization_gap']
   if summary['corruption'] == 'none':
     return (
-      f'The labels are true, and what was learned from them carries over: '
-      f'{test - chance:.2%} above chance on the test set, {gap:.2%} below training.'
+      'The labels are true, and what was learned from them carries over: the test '
+      f'accuracy is {_points(test - chance)} chance and {_points(test - train)} the '
+      'training accuracy.'
     )
   return (
-    f'Despite the corruption ({summary["corruption"]}) the network does '
-    f'{test - chance:.2%} better than chance on the test set.'
+    f'Despite the corruption ({summary["corruption"]}) the test accuracy is '
+    f'{_points(test - chance)} chance.'
   )
+
+
+def _points(difference):
+  """A difference of two fractions: '3.50 percentage points above'."""
+  side = 'above' if difference >= 0 else 'below'
+  return f'{abs(difference) * 100:.2f} percentage points {side}'

@@ -443,7 +443,7 @@ def test_real_cifar10():
 def test_a_second_start_on_real_cifar10_imports_no_tfds():
   folder = real('cifar10')
   sources.load('cifar10', folder)
-  assert output(start_process('cifar10', folder)) == ('False', 'False')
+  assert output(start_process('cifar10', folder)) == ['False', 'False']
 
 
 def test_real_mnist():

@@ -1,0 +1,78 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from rethink_gen.models import layers
+
+
+def plain_convolve(x, kernel, stride):
+  return lax.conv_general_dilated(
+    x, kernel, (stride, stride), 'SAME', dimension_numbers=layers.DIMENSIONS
+  )
+
+
+@pytest.mark.parametrize('size', [7, 8])
+@pytest.mark.parametrize('kernel_size', [1, 2, 3, 5])
+@pytest.mark.parametrize('stride', [1, 2, 3])
+def test_convolution_and_its_gradients_are_autodiffs(size, kernel_size, stride):
+  x_key, kernel_key, key = jax.random.split(jax.random.key(0), 3)
+  x = jax.random.normal(x_key, (2, size, size + 3, 3))
+  kernel = jax.random.normal(kernel_key, (kernel_size, kernel_size, 3, 4))
+  expected, expected_vjp = jax.vjp(lambda *a: plain_convolve(*a, stride), x, kernel)
+  ours, our_vjp = jax.vjp(lambda *a: layers.convolve(*a, stride), x, kernel)
+  cotangent = jax.random.normal(key, expected.shape)
+  np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
+  for a, b in zip(our_vjp(cotangent), expected_vjp(cotangent), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_convolution_can_be_vectorized_over_runs():
+  """Several runs' kernels at once, as an ensemble needs it."""
+  x = jax.random.normal(jax.random.key(0), (3, 2, 6, 6, 2))
+  kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 2, 4))
+
+  def loss(x, kernel):
+    return (layers.convolve(x, kernel, 2) ** 2).sum()
+
+  together = jax.vmap(jax.grad(loss, 1))(x, kernel)
+  one_by_one = jnp.stack([jax.grad(loss, 1)(*pair) for pair in zip(x, kernel, strict=True)])
+  np.testing.assert_allclose(together, one_by_one, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('size', [7, 8, 28])
+def test_max_pool_and_its_gradient_are_flaxs(size):
+  x = jax.random.normal(jax.random.key(0), (2, size, size, 3))  # no ties
+
+  def flax_pool(x):
+    return nn.max_pool(x, (3, 3), (2, 2), 'SAME')
+
+  np.testing.assert_array_equal(layers.max_pool(x), flax_pool(x))
+  weights = jax.random.normal(jax.random.key(1), flax_pool(x).shape)
+  ours = jax.grad(lambda x: (weights * layers.max_pool(x)).sum())(x)
+  expected = jax.grad(lambda x: (weights * flax_pool(x)).sum())(x)
+  np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_max_pool_after_relu_has_flaxs_gradient_though_zeros_tie():
+  x = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
+
+  def gradient(pool):
+    return jax.grad(lambda x: (pool(nn.relu(x)) ** 2).sum())(x)
+
+  expected = gradient(lambda x: nn.max_pool(x, (3, 3), (2, 2), 'SAME'))
+  np.testing.assert_allclose(gradient(layers.max_pool), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_local_response_normalization_is_the_formula():
+  """Against a loop over channels, with more channels than the window and fewer."""
+  for channels in (3, 20):
+    x = np.random.default_rng(0).normal(size=(2, 3, 3, channels)).astype(np.float32) * 30
+    expected = np.empty_like(x)
+    for c in range(channels):
+      near = x[..., max(0, c - 4) : c + 5]
+      expected[..., c] = x[..., c] / (1 + 0.001 / 9 * (near**2).sum(-1)) ** 0.75
+    ours = layers.local_response_normalization(jnp.array(x))
+    np.testing.assert_allclose(ours, expected, rtol=1e-5)

@@ -1,0 +1,145 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from rethink_gen import config as config_lib
+from rethink_gen import models, sgd
+from rethink_gen.data import preprocess
+
+KEY = jax.random.key(7)
+
+
+def make(num_examples=70, **changes):
+  """(config, model, transformation, state, images, labels) of a small problem."""
+  config = config_lib.default()
+  config.update_from_flattened_dict(
+    {'model.width': 16, 'batch_size': 16, 'optimizer.decay_every_steps': 3} | changes
+  )
+  rng = np.random.default_rng(0)
+  images = jnp.array(rng.integers(0, 256, (num_examples, 8, 8, 1), np.uint8))
+  labels = jnp.array(rng.integers(0, 5, num_examples, np.int32))
+  model = models.create(config.model, 5, config.regularization.dropout_rate)
+  transformation = sgd.optimizer(config)
+  steps = num_examples // config.batch_size
+  state = sgd.initialise(model, transformation, KEY, (7, 7, 1), steps)
+  return config, model, transformation, state, images, labels
+
+
+def make_epoch(config, model, transformation):
+  return sgd.make_epoch(
+    model, transformation, (7, 7), config.regularization, config.batch_size
+  )
+
+
+def copy(state):
+  return jax.tree.map(jnp.copy, state)
+
+
+def test_an_epoch_is_momentum_sgd_written_out():
+  """Against the formula, in NumPy but for the gradient of the loss."""
+  weight_decay = 0.01
+  config, model, transformation, state, images, labels = make(
+    **{'regularization.weight_decay': weight_decay}
+  )
+  params = state.params
+  velocity = jax.tree.map(jnp.zeros_like, params)
+  losses = []
+  order_key = jax.random.fold_in(jax.random.fold_in(KEY, sgd.ORDER), 0)
+  order = jax.random.permutation(order_key, 70)
+  inputs = preprocess.preprocess(images, (7, 7))
+
+  def loss_of(params, chosen):
+    logits = model.apply({'params': params}, inputs[chosen], train=False)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels[chosen]).mean()
+
+  for step in range(4):
+    chosen = order[step * 16 : (step + 1) * 16]
+    loss, gradient = jax.value_and_grad(loss_of)(params, chosen)
+    losses.append(loss)
+    for layer in params:
+      kernel = params[layer]['kernel']
+      gradient[layer]['kernel'] = gradient[layer]['kernel'] + weight_decay * kernel
+    velocity = jax.tree.map(lambda v, g: 0.9 * v + g, velocity, gradient)
+    rate = 0.1 * 0.95 ** (step // 3)
+    params = jax.tree.map(lambda p, v, rate=rate: p - rate * v, params, velocity)
+
+  ours = make_epoch(config, model, transformation)(copy(state), 4, images, labels, KEY)
+  np.testing.assert_allclose(ours.losses, losses, rtol=1e-5)
+  for a, b in zip(jax.tree.leaves(ours.params), jax.tree.leaves(params), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  'augmentation', [{}, {'random_crop': True, 'random_flip': True, 'dropout_rate': 0.3}]
+)
+def test_an_epoch_in_several_calls_is_bit_identical(augmentation):
+  config, model, transformation, state, images, labels = make(
+    **{f'regularization.{name}': value for name, value in augmentation.items()}
+  )
+  epoch = make_epoch(config, model, transformation)
+  once = epoch(copy(state), 4, images, labels, KEY)
+  for stop in (0, 1, 1, 3, 4):
+    state = epoch(state, stop, images, labels, KEY)
+  for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(once), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_epochs_differ_in_order_and_augmentation_and_keys_in_both():
+  config, model, transformation, state, images, labels = make(
+    **{'optimizer.learning_rate': 1e-9, 'regularization.random_crop': True}
+  )
+  epoch = make_epoch(config, model, transformation)
+  first = epoch(copy(state), 4, images, labels, KEY)
+  other = epoch(copy(state), 4, images, labels, jax.random.key(8))
+  second = epoch(copy(first), 8, images, labels, KEY)
+  assert (first.losses != other.losses).all()
+  assert (first.losses != second.losses).all()
+
+
+def test_an_epoch_shows_each_example_once():
+  """Ten examples with a wrong label count as wrong, once each, and all others as right."""
+  config, model, transformation, state, images, _ = make(
+    num_examples=64, **{'optimizer.learning_rate': 1e-9}
+  )
+  logits = model.apply(
+    {'params': state.params}, preprocess.preprocess(images, (7, 7)), train=False
+  )
+  labels = logits.argmax(-1)
+  labels = labels.at[:10].set((labels[:10] + 1) % 5)  # wrong for ten examples
+  ours = make_epoch(config, model, transformation)(state, 4, images, labels, KEY)
+  assert ours.correct.sum() == 54
+
+
+def test_the_state_is_donated():
+  config, model, transformation, state, images, labels = make()
+  make_epoch(config, model, transformation)(state, 1, images, labels, KEY)
+  assert state.params['Dense_0']['kernel'].is_deleted()
+
+
+@pytest.mark.parametrize('count', [1, 32, 33, 70])
+def test_evaluation_counts_every_example_once(count):
+  """With the last batch partial, whole, or larger than the data."""
+  _, model, _, state, images, labels = make()
+  images, labels = images[:count], labels[:count]
+  loss, right = sgd.make_evaluate(model, (7, 7), 32)(state, images, labels)
+  logits = model.apply(
+    {'params': state.params}, preprocess.preprocess(images, (7, 7)), train=False
+  )
+  expected = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+  np.testing.assert_allclose(loss, expected, rtol=1e-5)
+  assert right == (logits.argmax(-1) == labels).sum()
+
+
+def test_weight_decay_is_on_kernels_alone():
+  config = config_lib.default()
+  config.regularization.weight_decay = 0.5
+  config.optimizer.learning_rate = 1.0
+  params = {'a': {'kernel': jnp.ones(2), 'bias': jnp.ones(2)}, 'bn': {'bias': jnp.ones(2)}}
+  transformation = sgd.optimizer(config)
+  no_gradient = jax.tree.map(jnp.zeros_like, params)
+  updates, _ = transformation.update(no_gradient, transformation.init(params), params)
+  np.testing.assert_array_equal(updates['a']['kernel'], -0.5)
+  np.testing.assert_array_equal(updates['a']['bias'], 0)
+  np.testing.assert_array_equal(updates['bn']['bias'], 0)
