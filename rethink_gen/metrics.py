@@ -12,6 +12,7 @@ import time
 
 import rich.console
 import rich.progress
+import rich.table
 from tensorboardX import event_file_writer
 from tensorboardX.proto import event_pb2, summary_pb2
 
@@ -114,12 +115,12 @@ def progress(total_steps, first_step):
     yield (lambda *_: None), say
     return
 
+  whole = rich.table.Column(no_wrap=True)  # where the bar yields, figures do not
   columns = (
     '{task.description}',
     rich.progress.BarColumn(bar_width=None),
-    rich.progress.MofNCompleteColumn(),
-    'steps {task.fields[figures]}',
-    rich.progress.TimeRemainingColumn(compact=True),
+    '{task.completed:,}/{task.total:,} steps {task.fields[figures]}',
+    rich.progress.TimeRemainingColumn(compact=True, table_column=whole),
     'left',
   )
   with rich.progress.Progress(
@@ -202,7 +203,8 @@ def conclusion(summary):
   # Two standard errors of the accuracy of guessing on the test set.
   error = 2 * (chance * (1 - chance) / summary['num_test']) ** 0.5
   if summary['corruption'] == 'random_labels':
-    fitted = 'every one' if train == 1 else f'{train:.2%}'
+    # Rounded down: 100.00% is every one of them.
+    fitted = 'every one' if train == 1 else f'{math.floor(train * 1e4 + 1e-6) / 1e4:.2%}'
     start = f'The labels are random, and the network learned {fitted} of them by heart'
     if train < 0.9:
       return f'The labels are random; the network has fitted {train:.2%} of them so far.'

@@ -216,18 +216,15 @@ def fit(config, dataset, workdir, started):
 
     state = train_to(state, step)  # compiles, and takes no step
     seconds_per_step = math.inf
-    while not is_finished(config, records, step, last_step):
-      state, seconds_per_step = train_epoch(
-        config, train_to, state, seconds_per_step, update, received
-      )
-      step, epoch = int(state.step), int(state.step) // steps_per_epoch
+    while True:
+      epoch, rest = divmod(step, steps_per_epoch)
+      epoch_ended = step > 0 and rest == 0
       loss, accuracy = running(config, state)
       if not math.isfinite(loss):
         return state, records, 'diverged'
-      if received:
-        checkpoint.save(manager, state)
-        raise Interrupted(received[0])
-      if is_due(config, epoch, accuracy):
+      # A run stopped between an epoch and its evaluation makes up for it here.
+      recorded = bool(records) and records[-1]['step'] == step
+      if epoch_ended and not recorded and is_due(config, epoch, accuracy):
         record = {'step': step, 'epoch': epoch} | evaluate(state)
         if not math.isfinite(record['train_loss']):
           return state, records, 'diverged'
@@ -242,11 +239,17 @@ def fit(config, dataset, workdir, started):
         write_events(record)
         records.append(record)
         say(metrics.describe(record, config.num_epochs), step)
-      if epoch % config.checkpoint_every == 0 or is_finished(
-        config, records, step, last_step
-      ):
+      finished = is_finished(config, records, step, last_step)
+      if received or finished or (epoch_ended and epoch % config.checkpoint_every == 0):
         checkpoint.save(manager, state)
-  return state, records, 'complete'
+      if finished:
+        return state, records, 'complete'
+      if received:
+        raise Interrupted(received[0])
+      state, seconds_per_step = train_epoch(
+        config, train_to, state, seconds_per_step, update, received
+      )
+      step = int(state.step)
 
 
 def train_epoch(config, train_to, state, seconds_per_step, update, received):
@@ -334,7 +337,7 @@ def summarize(config, dataset, labels_changed, state, records, status):
     for record in records
     if threshold is not None and record['train_accuracy'] >= threshold
   )
-  speeds = [record['examples_per_second'] for record in records]
+  speeds = [s for record in records if (s := record['examples_per_second'])]
   device = jax.devices()[0].device_kind
   cores = f' ({os.cpu_count()} cores)' if device == 'cpu' else ''
   return {

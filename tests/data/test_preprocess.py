@@ -87,11 +87,9 @@ def test_rotation_by_zero_changes_nothing(images):
 
 def test_rotation_turns_by_at_most_the_angle_and_about_the_centre():
   """The angle is read off a bright pixel far from the centre of each image."""
-  size, radius = 65, 24
+  size, radius, middle = 65, 24, 32
   images = np.zeros((200, size, size, 1), np.float32)
-  images[
-    :, size // 2 - 1 : size // 2 + 2, size // 2 + radius - 1 : size // 2 + radius + 2
-  ] = 1
+  images[:, middle - 1 : middle + 2, middle + radius - 1 : middle + radius + 2] = 1
   ours = np.asarray(preprocess.rotate(KEY, images, 25.0))[..., 0]
   y, x = np.mgrid[:size, :size] - middle
   mass = ours.sum((1, 2))

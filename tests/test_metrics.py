@@ -1,0 +1,224 @@
+import io
+import json
+import math
+import os
+import struct
+
+import pytest
+import rich.console
+from tensorboardX.proto import event_pb2
+
+from rethink_gen import metrics
+
+RECORDS = [{'step': step, 'train_loss': 1 / step} for step in (10, 20, 30)]
+
+SUMMARY = {
+  'status': 'complete',
+  'model': 'mlp',
+  'num_params': 1_209_866,
+  'dataset': 'cifar10',
+  'corruption': 'none',
+  'labels_changed': 0.0,
+  'num_train': 50_000,
+  'num_test': 10_000,
+  'steps': 3_900,
+  'steps_per_epoch': 390,
+  'steps_to_fit': None,
+  'train_accuracy': 1.0,
+  'test_accuracy': 0.5,
+  'best_test_accuracy': 0.52,
+  'chance_accuracy': 0.1,
+  'generalization_gap': 0.5,
+  'seconds': 61.0,
+  'examples_per_second': 12_345.6,
+  'device': '1 x cpu (2 cores)',
+  'precision': 'float32',
+}
+
+
+def events(folder):
+  """All Event messages of a folder's files, oldest file first."""
+  found = []
+  for path in sorted(folder.iterdir()):
+    content = path.read_bytes()
+    while content:
+      length = struct.unpack('<Q', content[:8])[0]
+      found.append(event_pb2.Event.FromString(content[12 : 12 + length]))
+      content = content[12 + length + 4 :]
+  return found
+
+
+@pytest.fixture
+def workdir(tmp_path):
+  for record in RECORDS:
+    metrics.append_record(tmp_path, record)
+  return tmp_path
+
+
+def lines(workdir):
+  text = (workdir / 'metrics.jsonl').read_text()
+  assert not text or text.endswith('\n')
+  return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_record_is_a_line(workdir):
+  assert lines(workdir) == RECORDS
+
+
+@pytest.mark.parametrize(('step', 'kept'), [(0, 0), (19, 1), (20, 2), (99, 3)])
+def test_records_after_the_step_leave_the_file(workdir, step, kept):
+  assert metrics.resume_records(workdir, step) == RECORDS[:kept]
+  assert lines(workdir) == RECORDS[:kept]
+
+
+def test_before_the_first_record_there_are_none(tmp_path):
+  assert metrics.resume_records(tmp_path, 0) == []
+  assert list(tmp_path.iterdir()) == []
+
+
+# Any part of the last line may be all that was written; without its newline it is whole.
+@pytest.mark.parametrize('missing', [1, 2, 10])
+def test_after_a_torn_last_line_the_next_record_has_its_own(workdir, missing):
+  path = workdir / 'metrics.jsonl'
+  path.write_bytes(path.read_bytes()[:-missing])
+  kept = metrics.resume_records(workdir, 30)
+  assert kept == RECORDS[: 3 if missing == 1 else 2]
+  metrics.append_record(workdir, {'step': 40})
+  assert lines(workdir) == [*kept, {'step': 40}]
+
+
+def test_numbers_that_are_not_finite_become_null(tmp_path):
+  metrics.write_json(tmp_path / 'a.json', {'x': {'y': math.nan, 'z': math.inf}, 'v': 1.5})
+  written = json.loads((tmp_path / 'a.json').read_text(), parse_constant=pytest.fail)
+  assert written == {'x': {'y': None, 'z': None}, 'v': 1.5}
+
+
+@pytest.mark.parametrize('function', ['fsync', 'replace'])
+def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch, function):
+  path = tmp_path / 'a.json'
+  metrics.write_json(path, {'old': 1})
+
+  def fail(*_):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(os, function, fail)
+  with pytest.raises(OSError, match='No space'):
+    metrics.write_json(path, {'new': 2})
+  assert json.loads(path.read_text()) == {'old': 1}
+  assert list(tmp_path.iterdir()) == [path]
+
+
+def test_tensorboard_gets_every_number_at_its_step(tmp_path):
+  record = {'step': 7, 'train_loss': 0.25, 'test_accuracy': 0.5}
+  with metrics.tensorboard(tmp_path, 0) as write:
+    write(record)
+    # At once, so that it can be watched, and is not lost when the run is killed.
+    last = events(tmp_path / 'tensorboard')[-1]
+  assert last.step == 7
+  values = {value.tag: value.simple_value for value in last.summary.value}
+  assert values == {'train_loss': 0.25, 'test_accuracy': 0.5}
+
+
+def test_tensorboard_is_told_to_drop_what_comes_after_the_step(tmp_path):
+  with metrics.tensorboard(tmp_path, 20):
+    pass
+  [start] = [e for e in events(tmp_path / 'tensorboard') if e.HasField('session_log')]
+  assert start.session_log.status == event_pb2.SessionLog.START
+  assert start.step == 21
+
+
+@pytest.mark.parametrize(
+  ('seconds', 'words'),
+  [
+    *((0.4, '0 s'), (59.4, '59 s'), (59.6, '1 min 0 s'), (185, '3 min 5 s')),
+    *((3599.6, '1 h 0 min'), (7800, '2 h 10 min'), (90_000, '25 h 0 min')),
+  ],
+)
+def test_durations_are_said_as_a_person_would(seconds, words):
+  assert metrics.duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+  ('changes', 'words'),
+  [
+    ({}, 'is 40.00 percentage points above chance and 50.00 percentage points below'),
+    ({'train_accuracy': 0.4}, '10.00 percentage points above the training accuracy'),
+    ({'test_accuracy': 0.106}, 'no better than guessing'),
+    ({'test_accuracy': 0.107}, '0.70 percentage points above chance'),
+    ({'corruption': 'gaussian'}, 'Despite the corruption (gaussian)'),
+    ({'corruption': 'gaussian', 'test_accuracy': 0.1}, 'no better than guessing'),
+    ({'status': 'diverged', 'train_accuracy': None}, 'Diverged: the loss was no longer'),
+  ],
+)
+def test_the_conclusion_says_what_the_numbers_say(changes, words):
+  assert words in metrics.conclusion(SUMMARY | changes)
+
+
+@pytest.mark.parametrize(
+  ('train', 'test', 'words'),
+  [
+    (1.0, 0.1, 'learned every one of them by heart; on the test set it guesses.'),
+    (0.57, 0.1, 'the network has fitted 57.00% of them so far.'),
+    (0.99996, 0.1, 'learned 99.99% of them by heart; on the test set it guesses.'),
+    (0.95, 0.0941, 'learned 95.00% of them by heart; on the test set it guesses.'),
+    (0.95, 0.0939, 'its test accuracy is not within two standard errors of chance.'),
+    (1.0, 0.107, 'its test accuracy is not within two standard errors of chance.'),
+  ],
+)
+def test_the_conclusion_on_random_labels(train, test, words):
+  changes = {'corruption': 'random_labels', 'train_accuracy': train}
+  said = metrics.conclusion(SUMMARY | changes | {'test_accuracy': test})
+  assert words in said
+  assert said.startswith('The labels are random')
+  assert ('memorization' in said) == ('guesses' in said)
+
+
+def test_the_closing_table_fits_a_pipe_and_a_narrow_terminal(capsys):
+  metrics.print_summary(SUMMARY | {'steps_to_fit': 780}, 'runs/x')
+  said = capsys.readouterr().out
+  table = dict(line.split(maxsplit=1) for line in said.splitlines() if line[:3] == '  s')
+  assert table['speed'] == '12,346 examples/s on 1 x cpu (2 cores), float32'
+  assert '  steps to fit        780 (epoch 2)\n' in said
+  assert '  test accuracy       50.00%\n' in said
+  assert all(len(line) < 80 for line in said.splitlines() if line.startswith('  '))
+  assert metrics.conclusion(SUMMARY) in said
+
+
+def test_the_closing_table_of_a_run_that_was_never_evaluated(capsys):
+  never = {
+    name: None for name in SUMMARY if 'accuracy' in name and name != 'chance_accuracy'
+  }
+  changes = {'generalization_gap': None, 'examples_per_second': None}
+  metrics.print_summary(SUMMARY | never | changes | {'status': 'diverged'}, 'runs/x')
+  said = capsys.readouterr().out
+  assert '  test accuracy       none\n' in said
+  assert 'Diverged' in said
+
+
+@pytest.mark.parametrize('width', [60, 80, 140])
+def test_the_progress_bar_is_one_line_of_the_terminal(monkeypatch, width):
+  screen = io.StringIO()
+  console = rich.console.Console(
+    file=screen, force_terminal=True, width=width, color_system=None, soft_wrap=True
+  )
+  monkeypatch.setattr(rich.console, 'Console', lambda **_: console)
+  with metrics.progress(39_000, 0) as (update, say):
+    update(19_500, 'epoch 51/100', 2.3026, 0.1)
+    say('an evaluation', 19_500)
+  drawn = [line.rpartition('\r')[2] for line in screen.getvalue().split('\n')]
+  bars = [line for line in drawn if 'epoch 51/100' in line]
+  assert bars
+  assert all(len(line.replace('\x1b[2K', '')) <= width for line in bars)
+  if width >= 80:
+    assert all('19,500/39,000 steps  loss 2.3026  train 10.00%' in line for line in bars)
+  assert any('an evaluation' in line for line in drawn)
+
+
+def test_without_a_terminal_progress_is_plain_lines(capsys):
+  with metrics.progress(100, 0) as (update, say):
+    update(10, 'epoch 1/10', 2.3, 0.1)
+    say('an evaluation', 10)
+    say('a word')
+  first, second = capsys.readouterr().out.splitlines()
+  assert first.startswith('an evaluation  at most ')
+  assert second == 'a word'

@@ -1,0 +1,223 @@
+import json
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from rethink_gen import config as config_lib
+from rethink_gen import train
+from rethink_gen.errors import BadInput
+
+TIMES = ('seconds', 'examples_per_second')
+
+
+def make_config(**changes):
+  """A run of seconds: 200 digits, random labels, four epochs of six steps."""
+  config = config_lib.default()
+  config.update_from_flattened_dict(
+    {
+      'dataset.name': 'digits',
+      'dataset.num_train': 200,
+      'corruption.mode': 'random_labels',
+      'model.width': 32,
+      'batch_size': 32,
+      'num_epochs': 4,
+    }
+    | changes
+  )
+  return config
+
+
+def figures(workdir):
+  """(summary, metrics) less what depends on the clock."""
+  summary = json.loads((workdir / 'summary.json').read_text())
+  records = [
+    json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()
+  ]
+  for line in (summary, *records):
+    for name in TIMES:
+      line.pop(name)
+  return summary, records
+
+
+def test_a_run_leaves_what_it_promises(tmp_path):
+  summary = train.run(make_config(), tmp_path / 'run')
+  written, records = figures(tmp_path / 'run')
+  assert {name: summary[name] for name in written} == written
+  assert sorted(path.name for path in (tmp_path / 'run').iterdir()) == [
+    *('checkpoints', 'config.json', 'metrics.jsonl', 'summary.json', 'tensorboard')
+  ]
+  assert [record['step'] for record in records] == [6, 12, 18, 24]
+  last = records[-1]
+  assert written['status'] == 'complete'
+  assert written['train_accuracy'] == last['train_accuracy']
+  assert written['generalization_gap'] == last['train_accuracy'] - last['test_accuracy']
+  assert written['best_test_accuracy'] == max(r['test_accuracy'] for r in records)
+  assert written['num_params'] == 7 * 7 * 32 + 32 + 32 * 10 + 10
+  assert 0.8 < written['labels_changed'] < 0.98
+  assert (written['num_train'], written['num_test']) == (200, 360)
+  assert (written['epochs'], written['steps']) == (4, 24)
+  stored = json.loads((tmp_path / 'run/config.json').read_text())
+  assert config_lib.differences(make_config(), stored) == []
+
+
+def test_the_seed_decides_the_run_and_nothing_else_does(tmp_path):
+  train.run(make_config(), tmp_path / 'a')
+  train.run(make_config(), tmp_path / 'b')
+  train.run(make_config(seed=1), tmp_path / 'c')
+  assert figures(tmp_path / 'a') == figures(tmp_path / 'b')
+  assert figures(tmp_path / 'a')[1] != figures(tmp_path / 'c')[1]
+
+
+def test_a_complete_run_is_not_run_again(tmp_path, monkeypatch):
+  first = train.run(make_config(), tmp_path)
+  monkeypatch.setattr(train, 'fit', None)
+  assert train.run(make_config(), tmp_path) == first
+
+
+@pytest.mark.parametrize('seconds_per_call', [0.0, 2.0])
+def test_a_stopped_run_goes_on_to_the_same_figures(tmp_path, monkeypatch, seconds_per_call):
+  """Stopped after every few calls of the device, inside epochs and between them."""
+  monkeypatch.setattr(train, 'SECONDS_PER_CALL', seconds_per_call)
+  changes = {'regularization.random_crop': True, 'regularization.dropout_rate': 0.2}
+  train.run(make_config(**changes), tmp_path / 'whole')
+  calls = 0
+  train_epoch = train.train_epoch
+
+  def stopping(config, train_to, state, pace, update, received):
+    def count(step, *figures):
+      nonlocal calls
+      calls += 1
+      if calls % 3 == 0:
+        received.append(15)
+      update(step, *figures)
+
+    return train_epoch(config, train_to, state, pace, count, received)
+
+  monkeypatch.setattr(train, 'train_epoch', stopping)
+  interruptions = 0
+  while True:
+    try:
+      train.run(make_config(**changes), tmp_path / 'stopped')
+      break
+    except train.Interrupted:
+      interruptions += 1
+  assert interruptions >= 1
+  assert figures(tmp_path / 'stopped') == figures(tmp_path / 'whole')
+
+
+def test_a_run_stops_at_the_training_accuracy(tmp_path):
+  changes = {'stop_at_train_accuracy': 0.5, 'num_epochs': 100, 'eval_every': 3}
+  summary = train.run(make_config(**changes), tmp_path)
+  _, records = figures(tmp_path)
+  assert summary['train_accuracy'] >= 0.5
+  assert summary['epochs'] < 100
+  assert summary['steps_to_fit'] == summary['steps'] == records[-1]['step']
+  assert all(record['train_accuracy'] < 0.5 for record in records[:-1])
+
+
+@pytest.mark.parametrize(
+  ('epoch', 'accuracy', 'due'),
+  [(3, 0.0, True), (4, 0.0, False), (4, 0.9, True), (10, 0.0, True)],
+)
+def test_evaluations_are_due_regularly_at_the_end_and_when_they_may_stop(
+  epoch, accuracy, due
+):
+  config = make_config(eval_every=3, num_epochs=10, stop_at_train_accuracy=0.9)
+  assert train.is_due(config, epoch, accuracy) is due
+
+
+def test_without_a_threshold_there_are_no_steps_to_fit(tmp_path):
+  assert train.run(make_config(num_epochs=1), tmp_path)['steps_to_fit'] is None
+
+
+def test_a_diverged_run_stops_and_says_so(tmp_path):
+  summary = train.run(make_config(**{'optimizer.learning_rate': 1e30}), tmp_path)
+  assert summary['status'] == 'diverged'
+  assert summary['steps'] < 24
+  assert json.loads((tmp_path / 'summary.json').read_text()) == summary
+  assert not list((tmp_path / 'checkpoints').glob(f'{summary["steps"]}*'))
+
+
+def test_the_same_figures_on_one_device_and_on_eight(tmp_path, main):
+  """Batch normalization, augmentation and dropout included, to rounding."""
+  arguments = [
+    '--config=configs/inception.py',
+    *('--config.dataset.name=digits', '--config.dataset.num_train=64'),
+    *('--config.batch_size=32', '--config.num_epochs=2'),
+    *('--config.regularization.random_crop=True', '--config.optimizer.learning_rate=0.01'),
+    *(
+      '--config.regularization.dropout_rate=0.1',
+      '--config.regularization.random_flip=True',
+    ),
+  ]
+  for devices in (1, 8):
+    done = main(*arguments, f'--workdir={tmp_path}/{devices}', devices=devices)
+    assert done.returncode == 0, done.stderr
+  (one, one_records), (eight, eight_records) = (figures(tmp_path / n) for n in '18')
+  assert eight['device'].startswith('8 x')
+  for a, b in zip(one_records, eight_records, strict=True):
+    assert a.keys() == b.keys()
+    for name in a:
+      assert math.isclose(a[name], b[name], rel_tol=2e-3), name
+
+
+def test_cifar10_trains_without_tensorflow(tmp_path, cifar10):
+  """The real data through the real loop, in a process that must not import TensorFlow."""
+  script = """
+import sys
+from configs import mlp_1x512_random
+from rethink_gen import train
+config = mlp_1x512_random.get_config()
+config.dataset.num_train = 1280
+config.num_epochs = 12
+summary = train.run(config, sys.argv[1])
+print(summary['num_params'], summary['train_accuracy'], 'tensorflow' in sys.modules)
+"""
+  done = subprocess.run(
+    [sys.executable, '-c', script, str(tmp_path / 'run')],
+    env=os.environ,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  num_params, train_accuracy, tensorflow = done.stdout.split()[-3:]
+  assert num_params == '1209866'
+  assert float(train_accuracy) > 0.5  # of labels that are random: it has begun to memorize
+  assert tensorflow == 'False'
+
+
+def test_a_subset_sees_the_labels_of_the_whole(tmp_path):
+  whole, _ = train.load(make_config(**{'dataset.num_train': None}))
+  part, changed = train.load(make_config())
+  np.testing.assert_array_equal(part.y_train, whole.y_train[:200])
+  assert len(part.y_train) == 200
+  assert 0.8 < changed < 1
+
+
+@pytest.mark.parametrize(
+  ('changes', 'words'),
+  [
+    ({'dataset.num_train': 2000}, 'num_train'),
+    ({'batch_size': 201}, 'batch_size'),
+    ({'dataset.crop_size': 9}, 'crop_size'),
+    ({'dataset.name': 'no_such_set'}, 'no_such_set'),
+  ],
+)
+def test_what_does_not_fit_the_data_is_refused_and_nothing_written(
+  tmp_path, changes, words
+):
+  with pytest.raises(BadInput, match=words):
+    train.run(make_config(**changes), tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_another_config_in_the_same_folder_is_refused(tmp_path):
+  train.run(make_config(num_epochs=1), tmp_path)
+  before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
+  with pytest.raises(BadInput, match='num_epochs: 1 there, 2 here'):
+    train.run(make_config(num_epochs=2), tmp_path)
+  assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')} == before
