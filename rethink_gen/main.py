@@ -38,8 +38,11 @@ def main(_):
   logging.set_verbosity(logging.WARNING)
   plain = standard_logging.Formatter('warning: %(message)s')
   logging.get_absl_handler().setFormatter(plain)
+  # TFDS recommends OpenCV whenever it decodes images, which it does once a data set.
+  logging.get_absl_logger().addFilter(lambda record: 'OpenCV' not in record.getMessage())
   jax.config.update('jax_compilation_cache_dir', str(sources.cache_folder() / 'xla'))
-  name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem
+  file = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config']))
+  name = file.name.replace('.py', '').replace(':', '_')  # quickstart.py:true
   workdir = WORKDIR.value or pathlib.Path('runs', name)
   try:
     summary = train.run(CONFIG.value, workdir)

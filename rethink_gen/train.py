@@ -53,7 +53,12 @@ def run(config, workdir):
   config_lib.validate(config)
   check_workdir(config, workdir)
   if (workdir / 'summary.json').exists():
-    return json.loads((workdir / 'summary.json').read_text())
+    try:
+      return json.loads((workdir / 'summary.json').read_text())
+    except ValueError as error:
+      raise BadInput(
+        f'{workdir}/summary.json is damaged; delete it and the same command writes it again.'
+      ) from error
 
   dataset, labels_changed = load(config)
   check_data(config, dataset)
@@ -86,12 +91,12 @@ def check_workdir(config, workdir):
   if (workdir / 'config.json').exists():
     try:
       stored = json.loads((workdir / 'config.json').read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+      different = config_lib.differences(config, stored)
+    except (ValueError, AttributeError) as error:  # not JSON, or not an object
       raise BadInput(
         f'{workdir}/config.json is damaged, so what ran there is unknown; choose another '
         '--workdir.'
       ) from error
-    different = config_lib.differences(config, stored)
     if different:
       raise BadInput(
         f'The folder {workdir} holds a run with another config ({"; ".join(different)}); '

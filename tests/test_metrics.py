@@ -206,7 +206,7 @@ def test_the_progress_bar_is_one_line_of_the_terminal(monkeypatch, width):
     update(19_500, 'epoch 51/100', 2.3026, 0.1)
     say('an evaluation', 19_500)
   drawn = [line.rpartition('\r')[2] for line in screen.getvalue().split('\n')]
-  bars = [line for line in drawn if 'epoch 51/100' in line]
+  bars = [line for line in drawn if 'epoch 51' in line]
   assert bars
   assert all(len(line.replace('\x1b[2K', '')) <= width for line in bars)
   if width >= 80:
