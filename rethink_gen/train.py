@@ -57,7 +57,7 @@ def run(config, workdir):
       return json.loads((workdir / 'summary.json').read_text())
     except ValueError as error:
       raise BadInput(
-        f'{workdir}/summary.json is damaged; delete it and the same command writes it again.'
+        f'{workdir}/summary.json is damaged; delete it and the same command writes it.'
       ) from error
 
   dataset, labels_changed = load(config)

@@ -11,6 +11,7 @@ import os
 import pathlib
 import re
 import shlex
+import sys
 import uuid
 import zipfile
 from collections.abc import Mapping
@@ -185,7 +186,7 @@ def _load_tfds(name: str, data_dir: pathlib.Path) -> Dataset:
       return _load_npz(cached)
     except errors.BadInput as error:
       logging.warning('Decoding %s again, its cached copy is damaged: %s', name, error)
-  logging.info('Decoding %s, once; later starts read %s', folder, cached)
+  print(f'Decoding {name}, once; later starts read {cached}', file=sys.stderr)
   dataset = _decode(folder)
   _write_cache(dataset, cached)
   return dataset
