@@ -1,6 +1,9 @@
-"""The small AlexNet on CIFAR-10 with true labels (Table 1: 100.0 train, 76.07 test).
+"""The small AlexNet learns CIFAR-10 with true labels (Table 1).
 
-python -m rethink_gen.main --config=configs/alexnet.py
+  python -m rethink_gen.main --config=configs/alexnet.py
+
+Paper: 100.0 % training, 76.07 % test accuracy.
+All 50,000 images want a GPU, where it has not been timed yet.
 """
 
 from configs import default

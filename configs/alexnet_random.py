@@ -1,6 +1,12 @@
-"""alexnet fits CIFAR-10 with random labels (Table 1: 99.82 train, 9.86 test).
+r"""The small AlexNet memorizes CIFAR-10 with random labels (Table 1).
 
-python -m rethink_gen.main --config=configs/alexnet_random.py
+  python -m rethink_gen.main --config=configs/alexnet_random.py
+  python -m rethink_gen.main --config=configs/alexnet_random.py \
+      --config.dataset.num_train=1000 --config.num_epochs=200 --config.eval_every=20
+
+Paper: 99.82 % training, 9.86 % test accuracy.
+All 50,000 images want a GPU, where it has not been timed yet.
+The second command fits 1,000 images completely on CPU: RESULTS.md.
 """
 
 from configs import alexnet

@@ -1,6 +1,9 @@
-"""The small Inception on CIFAR-10 with true labels (Table 1: 100.0 train, 85.75 test).
+"""The small Inception learns CIFAR-10 with true labels (Table 1, Figure 1a).
 
-python -m rethink_gen.main --config=configs/inception.py
+  python -m rethink_gen.main --config=configs/inception.py
+
+Paper: 100.0 % training, 85.75 % test accuracy.
+All 50,000 images want a GPU, where it has not been timed yet.
 """
 
 from configs import default

@@ -1,6 +1,9 @@
-"""Inception, gaussian (Figure 1a)
+"""Inception fits CIFAR-10 with Gaussian noise in the place of the images (Figure 1a).
 
-python -m rethink_gen.main --config=configs/inception_gaussian.py
+  python -m rethink_gen.main --config=configs/inception_gaussian.py
+
+Paper: training error reaches zero.
+All 50,000 images want a GPU, where it has not been timed yet.
 """
 
 from configs import inception

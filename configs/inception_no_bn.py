@@ -1,6 +1,11 @@
-"""Inception without batch normalization, true labels (Table 1: 100.0 train, 82.00 test).
+"""Inception without batch normalization learns CIFAR-10, true labels (Table 1).
 
-python -m rethink_gen.main --config=configs/inception_no_bn.py
+  python -m rethink_gen.main --config=configs/inception_no_bn.py
+
+Paper: 100.0 % training, 82.00 % test accuracy.
+All 50,000 images want a GPU, where it has not been timed yet.
+The learning rate is ours: from a He-normal start the 0.1 of the paper's Inceptions diverges
+within ten steps, 0.03 learns no faster than 0.01 and less steadily (RESULTS.md).
 """
 
 from configs import inception

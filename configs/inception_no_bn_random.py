@@ -1,6 +1,12 @@
-"""inception_no_bn fits CIFAR-10 with random labels (Table 1: 100.0 train, 10.12 test).
+r"""Inception without batch normalization memorizes random labels (Table 1).
 
-python -m rethink_gen.main --config=configs/inception_no_bn_random.py
+  python -m rethink_gen.main --config=configs/inception_no_bn_random.py
+  python -m rethink_gen.main --config=configs/inception_no_bn_random.py \
+      --config.dataset.num_train=256 --config.batch_size=64 --config.eval_every=50
+
+Paper: 100.0 % training, 10.12 % test accuracy.
+All 50,000 images want a GPU, where it has not been timed yet.
+The second command fits 256 images completely on CPU: RESULTS.md.
 """
 
 from configs import inception_no_bn
@@ -10,5 +16,5 @@ def get_config():
   config = inception_no_bn.get_config()
   config.corruption.mode = 'random_labels'
   config.stop_at_train_accuracy = 1.0
-  config.eval_every = 5
+  config.eval_every = 10
   return config

@@ -1,6 +1,12 @@
-"""inception fits CIFAR-10 with random labels (Table 1: 100.0 train, 9.78 test).
+r"""The small Inception memorizes CIFAR-10 with random labels (Table 1, Figure 1a).
 
-python -m rethink_gen.main --config=configs/inception_random.py
+  python -m rethink_gen.main --config=configs/inception_random.py
+  python -m rethink_gen.main --config=configs/inception_random.py \
+      --config.dataset.num_train=2000
+
+Paper: 100.0 % training, 9.78 % test accuracy.
+All 50,000 images want a GPU, where it has not been timed yet.
+The second command fits 2,000 images completely on CPU: RESULTS.md.
 """
 
 from configs import inception
@@ -10,5 +16,5 @@ def get_config():
   config = inception.get_config()
   config.corruption.mode = 'random_labels'
   config.stop_at_train_accuracy = 1.0
-  config.eval_every = 5
+  config.eval_every = 10
   return config

@@ -1,6 +1,9 @@
-"""Inception, random_pixels (Figure 1a)
+"""Inception fits CIFAR-10 with pixels permuted anew in each image (Figure 1a).
 
-python -m rethink_gen.main --config=configs/inception_random_pixels.py
+  python -m rethink_gen.main --config=configs/inception_random_pixels.py
+
+Paper: training error reaches zero.
+All 50,000 images want a GPU, where it has not been timed yet.
 """
 
 from configs import inception

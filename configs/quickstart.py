@@ -1,6 +1,11 @@
-"""Memorize random labels on a laptop, or with `:true` learn the true ones.
+"""Memorize random labels of handwritten digits, or with `:true` learn the true ones.
 
-python -m rethink_gen.main --config=configs/quickstart.py
+  python -m rethink_gen.main --config=configs/quickstart.py
+  python -m rethink_gen.main --config=configs/quickstart.py:true
+
+Needs no data set and no GPU. Either reaches 100 % training accuracy in about ten seconds on
+two CPU cores: the random labels after 50 epochs with a test accuracy of chance, the true
+ones after 8 with 97 %.
 """
 
 from configs import default
