@@ -104,7 +104,7 @@ def plain_loop(config, dataset):
 
   ours = layers.convolve, layers.max_pool
   layers.convolve, layers.max_pool = convolve, max_pool
-  turn(steps=1)  # compiles, with linen's layers in the place of ours
+  turn(steps=2)  # compiles, with linen's layers in the place of ours
   layers.convolve, layers.max_pool = ours
   return turn
 

@@ -3,7 +3,7 @@
   python -m rethink_gen.main --config=configs/inception_no_bn.py
 
 Paper: 100.0 % training, 82.00 % test accuracy.
-All 50,000 images want a GPU, where it has not been timed yet.
+All 50,000 images want a GPU: RESULTS.md says what was measured.
 The learning rate is ours: from a He-normal start the 0.1 of the paper's Inceptions diverges
 within ten steps, 0.03 learns no faster than 0.01 and less steadily (RESULTS.md).
 """

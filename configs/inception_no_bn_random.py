@@ -5,7 +5,7 @@ r"""Inception without batch normalization memorizes random labels (Table 1).
       --config.dataset.num_train=256 --config.batch_size=64 --config.eval_every=50
 
 Paper: 100.0 % training, 10.12 % test accuracy.
-All 50,000 images want a GPU, where it has not been timed yet.
+All 50,000 images want a GPU: RESULTS.md says what was measured.
 The second command fits 256 images completely on CPU: RESULTS.md.
 """
 

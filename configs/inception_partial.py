@@ -5,7 +5,7 @@ r"""Inception fits CIFAR-10 with partially corrupted labels (Figure 1b, 1c).
 
 Paper: the training error reaches zero at every label noise, while the test error rises
 with it from the network's own to 0.9.
-All 50,000 images want a GPU, where it has not been timed yet.
+All 50,000 images want a GPU: RESULTS.md says what was measured.
 """
 
 from configs import inception

@@ -5,7 +5,7 @@ r"""The small Inception memorizes CIFAR-10 with random labels (Table 1, Figure 1
       --config.dataset.num_train=2000
 
 Paper: 100.0 % training, 9.78 % test accuracy.
-All 50,000 images want a GPU, where it has not been timed yet.
+All 50,000 images want a GPU: RESULTS.md says what was measured.
 The second command fits 2,000 images completely on CPU: RESULTS.md.
 """
 

@@ -3,7 +3,7 @@
   python -m rethink_gen.main --config=configs/inception_shuffled_pixels.py
 
 Paper: training error reaches zero.
-All 50,000 images want a GPU, where it has not been timed yet.
+All 50,000 images want a GPU: RESULTS.md says what was measured.
 """
 
 from configs import inception

@@ -11,9 +11,9 @@ from configs import default
 
 def get_config():
   config = default.get_config()
+  config.dataset.name = 'cifar10'
   config.model.name = 'mlp'
   config.model.depth = 1
   config.model.width = 512
-  config.optimizer.learning_rate = 0.01
   config.num_epochs = 60
   return config

@@ -15,11 +15,11 @@ def get_config(labels='random'):
   if labels not in ('random', 'true'):
     raise ValueError(f"quickstart.py takes ':random' or ':true', not ':{labels}'")
   config = default.get_config()
-  config.dataset.name = 'digits'
   config.dataset.crop_size = 8  # the whole image
   config.corruption.mode = 'random_labels' if labels == 'random' else 'none'
   config.model.name = 'mlp'
   config.model.depth = 3
+  config.optimizer.learning_rate = 0.1
   config.num_epochs = 300
   config.stop_at_train_accuracy = 1.0
   config.eval_every = 5

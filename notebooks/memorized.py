@@ -10,6 +10,7 @@ commands leave them.
 
 import json
 import pathlib
+import sys
 
 import jax
 import matplotlib.pyplot as plt
@@ -37,11 +38,13 @@ def draw_pictures(figure, run):
   state, _, _ = train.build(config, dataset)
   with checkpoint.open_manager(run) as manager:
     state = checkpoint.restore(manager, state)
+  if not int(state.step):
+    sys.exit(f'{run} has no checkpoint; run the commands above first.')
   model = models.create(config.model, dataset.num_classes)
   inputs = preprocess.preprocess(dataset.x_train[:10], (28, 28))
   logits = model.apply({'params': state.params}, inputs, train=False)
   probabilities = jax.nn.softmax(logits)
-  truth = sources.load(config.dataset.name).y_train
+  truth = sources.load(config.dataset.name, config.dataset.data_dir).y_train
   for i, axes in enumerate(figure.subplots(2, 5).ravel()):
     label = int(dataset.y_train[i])
     colour = 'black' if label == truth[i] else 'firebrick'

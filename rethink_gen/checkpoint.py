@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import hashlib
+import itertools
 import logging as standard_logging
 import os
 import pathlib
@@ -104,6 +105,8 @@ def restore(manager, state):
       if found['digest']['blake2b'] != _digest(found['state']):
         raise ValueError('its arrays are not those that were saved')
       return found['state']
+    except (MemoryError, PermissionError):
+      raise
     except Exception as error:  # Orbax raises many kinds for the many kinds of damage.
       reason = ' '.join(str(error).split())[:120]
       folder = pathlib.Path(manager.directory) / str(step)
@@ -120,5 +123,5 @@ def restore(manager, state):
 
 def _unused(path):
   """The path itself, or with the first number behind it that is not taken."""
-  candidates = (path.with_name(f'{path.name}{n}') for n in range(1, 10_000))
-  return path if not path.exists() else next(c for c in candidates if not c.exists())
+  numbered = (path.with_name(f'{path.name}{n}') for n in itertools.count(1))
+  return next(p for p in itertools.chain([path], numbered) if not p.exists())

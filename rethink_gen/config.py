@@ -22,7 +22,7 @@ def default():
   config.seed = 0  # initialisation, order of examples, augmentation and dropout
 
   config.dataset = config_dict.ConfigDict()
-  config.dataset.name = 'cifar10'  # digits, npz, or a TFDS image-classification set
+  config.dataset.name = 'digits'  # or npz, or a TFDS image-classification set
   config.dataset.data_dir = optional(str)  # None: $TFDS_DATA_DIR, ~/tensorflow_datasets
   config.dataset.path = optional(str)  # the .npz file, for the data set `npz` alone
   config.dataset.num_train = optional(int)  # the first so many; None: all
@@ -47,7 +47,7 @@ def default():
   config.regularization.random_rotation = 0.0  # degrees to either side; the paper: 25
 
   config.optimizer = config_dict.ConfigDict()
-  config.optimizer.learning_rate = 0.1
+  config.optimizer.learning_rate = 0.01
   config.optimizer.momentum = 0.9
   config.optimizer.decay_factor = 0.95
   # An epoch of CIFAR-10 at batch 128, whatever the data: a decay after each of a subset's
@@ -110,7 +110,8 @@ def validate(config):
       'configs/default.py, whose shape is the same for all.'
     )
   for field, (accepts, words) in ACCEPTED.items():
-    if values[field] is not None and not accepts(values[field]):
+    optional = fields[field] is None
+    if not (optional if values[field] is None else accepts(values[field])):
       raise BadInput(f'config.{field} is {values[field]!r}, but it must be {words}.')
 
   mode, noise = config.corruption.mode, config.corruption.label_noise
@@ -152,7 +153,7 @@ def flatten(config):
 
 
 def differences(config, other):
-  """'field: here x, there y' for all that differs, less where the data set lies."""
+  """'field: y there, x here' for all that differs, less where the data set lies."""
   here, there = flatten(config), flatten(other)
   return [
     f'{field}: {there.get(field)!r} there, {here.get(field)!r} here'

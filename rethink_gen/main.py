@@ -71,11 +71,18 @@ def parse(argv):
     override = re.match(r'--(?:no)?config\.([\w.]*)', argument)
     if override and override[1] not in fields:
       refuse(f'config.{override[1]} is not a field; the fields are {", ".join(fields)}.')
+  # ml_collections takes None for text, or refuses it; and it reads the same list again.
+  unset = [found for a in argv if (found := re.fullmatch(r'--config\.([\w.]+)=None', a))]
+  for field in (found[1] for found in unset):
+    if fields[field] is not None:
+      refuse(f'config.{field} cannot be None; its default is {fields[field]!r}.')
+  argv[:] = [a for a in argv if a not in {found[0] for found in unset}]
   try:
     rest = flags.FLAGS(argv)
     if CONFIG.value is None:
       refuse('--config is missing; give a file, such as --config=configs/quickstart.py.')
-    CONFIG.value.items()  # Only now does a file that did not load say so.
+    # Only now does a file that did not load say so.
+    CONFIG.value.update_from_flattened_dict({found[1]: None for found in unset})
   except flags.IllegalFlagValueError as error:
     refuse(_bad_value(str(error)))
   except flags.Error as error:

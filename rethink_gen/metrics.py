@@ -141,8 +141,8 @@ def describe(record, num_epochs):
   return (
     f'epoch {record["epoch"]:>{len(str(num_epochs))}}/{num_epochs}'
     f'  loss {record["train_loss"]:.4f}'
-    f'  train {record["train_accuracy"]:.2%}'
-    f'  test {record["test_accuracy"]:.2%}'
+    f'  train {percent(record["train_accuracy"])}'
+    f'  test {percent(record["test_accuracy"])}'
     f'  {duration(record["seconds"])}'
   )
 
@@ -174,11 +174,11 @@ def _closing_rows(summary):
   yield 'model', f'{summary["model"]}, {summary["num_params"]:,} parameters'
   yield 'data set', f'{summary["dataset"]}, {summary["num_train"]:,} training examples'
   yield 'corruption', labels if summary['labels_changed'] else summary['corruption']
-  yield 'training accuracy', _percent(summary['train_accuracy'])
-  yield 'test accuracy', _percent(summary['test_accuracy'])
-  yield 'chance', _percent(summary['chance_accuracy'])
-  yield 'generalization gap', _percent(summary['generalization_gap'])
-  yield 'best test accuracy', _percent(summary['best_test_accuracy'])
+  yield 'training accuracy', percent(summary['train_accuracy'])
+  yield 'test accuracy', percent(summary['test_accuracy'])
+  yield 'chance', percent(summary['chance_accuracy'])
+  yield 'generalization gap', percent(summary['generalization_gap'])
+  yield 'best test accuracy', percent(summary['best_test_accuracy'])
   if fit is not None:
     yield 'steps to fit', f'{fit:,} (epoch {fit // summary["steps_per_epoch"]})'
   yield 'steps', f'{summary["steps"]:,} in {duration(summary["seconds"])}'
@@ -187,8 +187,11 @@ def _closing_rows(summary):
     yield 'speed', f'{speed} on {summary["device"]}, {summary["precision"]}'
 
 
-def _percent(fraction):
-  return 'none' if fraction is None else f'{fraction:.2%}'
+def percent(fraction):
+  """'99.98%'; what is not quite all is not rounded to 100.00%."""
+  if fraction is None:
+    return 'none'
+  return f'{1 if fraction == 1 else min(fraction, 0.9999):.2%}'
 
 
 def conclusion(summary):
@@ -203,14 +206,11 @@ def conclusion(summary):
   # Two standard errors of the accuracy of guessing on the test set.
   error = 2 * (chance * (1 - chance) / summary['num_test']) ** 0.5
   if summary['corruption'] == 'random_labels':
-    # Rounded down: 100.00% is every one of them.
-    fitted = 'every one' if train == 1 else f'{math.floor(train * 1e4 + 1e-6) / 1e4:.2%}'
-    start = f'The labels are random, and the network learned {fitted} of them by heart'
-    if train < 0.9:
-      return f'The labels are random; the network has fitted {train:.2%} of them so far.'
-    if abs(test - chance) <= error:
-      return f'{start}; on the test set it guesses. Its gap is all memorization.'
-    return f'{start}; its test accuracy is not within two standard errors of chance.'
+    fitted = 'every one' if train == 1 else percent(train)
+    return (
+      f'The labels are random, and the network has fitted {fitted} of them; on the test '
+      f'set it is right in {percent(test)} of cases, and guessing in {percent(chance)}.'
+    )
   if test <= chance + error:
     return 'On the test set the network does no better than guessing.'
   if summary['corruption'] == 'none':

@@ -102,7 +102,9 @@ def check_workdir(config, workdir):
         f'The folder {workdir} holds a run with another config ({"; ".join(different)}); '
         'choose another --workdir or the same config.'
       )
-  elif any((workdir / name).exists() for name in ('metrics.jsonl', 'checkpoints')):
+  elif any(
+    (workdir / name).exists() for name in ('summary.json', 'metrics.jsonl', 'checkpoints')
+  ):
     raise BadInput(
       f'The folder {workdir} holds parts of a run but no config.json; choose another '
       '--workdir.'
@@ -245,11 +247,12 @@ def fit(config, dataset, workdir, started):
         records.append(record)
         say(metrics.describe(record, config.num_epochs), step)
       finished = is_finished(config, records, step, last_step)
-      if received or finished or (epoch_ended and epoch % config.checkpoint_every == 0):
+      stopping = bool(received)  # read once: a signal may come between two lines
+      if stopping or finished or (epoch_ended and epoch % config.checkpoint_every == 0):
         checkpoint.save(manager, state)
       if finished:
         return state, records, 'complete'
-      if received:
+      if stopping:
         raise Interrupted(received[0])
       state, seconds_per_step = train_epoch(
         config, train_to, state, seconds_per_step, update, received

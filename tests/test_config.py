@@ -103,5 +103,5 @@ def test_differences_name_the_fields_but_not_where_the_data_lies():
   other.dataset.data_dir = '/elsewhere'
   assert config_lib.differences(config, config.to_dict()) == []
   assert config_lib.differences(config, other.to_dict()) == [
-    'optimizer.learning_rate: 0.2 there, 0.1 here'
+    'optimizer.learning_rate: 0.2 there, 0.01 here'
   ]

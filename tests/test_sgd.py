@@ -15,7 +15,13 @@ def make(num_examples=70, **changes):
   """(config, model, transformation, state, images, labels) of a small problem."""
   config = config_lib.default()
   config.update_from_flattened_dict(
-    {'model.width': 16, 'batch_size': 16, 'optimizer.decay_every_steps': 3} | changes
+    {
+      'model.width': 16,
+      'batch_size': 16,
+      'optimizer.decay_every_steps': 3,
+      'optimizer.learning_rate': 0.1,
+    }
+    | changes
   )
   rng = np.random.default_rng(0)
   images = jnp.array(rng.integers(0, 256, (num_examples, 8, 8, 1), np.uint8))

@@ -19,7 +19,7 @@ def make_config(**changes):
   config = config_lib.default()
   config.update_from_flattened_dict(
     {
-      'dataset.name': 'digits',
+      'optimizer.learning_rate': 0.1,
       'dataset.num_train': 200,
       'corruption.mode': 'random_labels',
       'model.width': 32,

@@ -1,4 +1,4 @@
-"""The six randomization modes (Zhang et al. 2017, Section 2.1).
+"""True data and its five randomizations (Zhang et al. 2017, Section 2.1).
 
 Applied once, before training, to the whole data set. What example i gets depends on the
 seed and on i alone: its random bits lie at a place of a Philox stream that i determines,
@@ -20,7 +20,9 @@ def corrupt(dataset, mode, seed=0, label_noise=0.0):
   Args:
     dataset: a Dataset, uint8 images (n, h, w, c).
     mode: none; partial_labels or random_labels, which leave the test labels true;
-      shuffled_pixels, random_pixels or gaussian, which change train and test images.
+      shuffled_pixels, random_pixels or gaussian, which change train and test images. Pixels
+      are permuted over the whole image, before the crop; Gaussian noise has the mean and
+      variance of each channel over all training images.
     seed: of the corruption, independent of the training seed.
     label_noise: probability that partial_labels draws a label anew, uniform over the
       classes (it may be the old one). Labels drawn anew at some noise are drawn anew, and

@@ -11,7 +11,6 @@ import os
 import pathlib
 import re
 import shlex
-import sys
 import uuid
 import zipfile
 from collections.abc import Mapping
@@ -90,7 +89,7 @@ def _load_npz(path: str | os.PathLike | None) -> Dataset:
   if not path:
     raise errors.BadInput(
       "data set 'npz' needs the path of a file with the arrays "
-      f'{", ".join(KEYS)}: set dataset.path'
+      f'{", ".join(KEYS)}: set config.dataset.path'
     )
   try:
     with open(path, 'rb') as stream:
@@ -100,7 +99,7 @@ def _load_npz(path: str | os.PathLike | None) -> Dataset:
       file = np.load(stream, allow_pickle=False)
       arrays = {key: file[key] for key in (*KEYS, 'num_classes') if key in file}
   except FileNotFoundError:
-    raise errors.BadInput(f'there is no file {path}: set dataset.path') from None
+    raise errors.BadInput(f'there is no file {path}: set config.dataset.path') from None
   except MemoryError:
     raise errors.BadInput(f'{path} does not fit in memory: use fewer images') from None
   except Exception as error:  # NumPy and zipfile raise many kinds for a damaged file
@@ -186,7 +185,7 @@ def _load_tfds(name: str, data_dir: pathlib.Path) -> Dataset:
       return _load_npz(cached)
     except errors.BadInput as error:
       logging.warning('Decoding %s again, its cached copy is damaged: %s', name, error)
-  print(f'Decoding {name}, once; later starts read {cached}', file=sys.stderr)
+  print(f'Decoding {name}, once; later starts read {cached}', flush=True)
   dataset = _decode(folder)
   _write_cache(dataset, cached)
   return dataset
