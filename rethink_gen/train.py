@@ -336,7 +336,10 @@ def stop_signals():
 
 
 def summarize(config, dataset, labels_changed, state, records, status):
-  """What summary.json says; accuracies are fractions, None where never evaluated."""
+  """What summary.json says; accuracies are fractions, None where never evaluated.
+
+  chance_accuracy is that of a uniform guess, 1 / classes.
+  """
   last = records[-1] if records else {}
   train, test = last.get('train_accuracy'), last.get('test_accuracy')
   threshold = config.stop_at_train_accuracy

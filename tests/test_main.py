@@ -136,6 +136,17 @@ def test_a_command_line_that_makes_no_sense_is_refused(main, tmp_path, arguments
   assert list(tmp_path.iterdir()) == []
 
 
+def test_a_field_that_may_be_empty_can_be_emptied(main, tmp_path):
+  arguments = (QUICKSTART, '--config.stop_at_train_accuracy=None', '--config.num_epochs=1')
+  assert main(*arguments, f'--workdir={tmp_path}').returncode == 0
+  assert (
+    json.loads((tmp_path / 'config.json').read_text())['stop_at_train_accuracy'] is None
+  )
+  assert 'batch_size cannot be None' in one_sentence(
+    main(QUICKSTART, '--config.batch_size=None')
+  )
+
+
 def test_a_batch_that_the_devices_cannot_share_is_refused(main, tmp_path):
   arguments = (QUICKSTART, '--config.batch_size=100', f'--workdir={tmp_path}/run')
   assert 'must be a multiple of the 8 devices' in one_sentence(main(*arguments, devices=8))
