@@ -2,7 +2,8 @@ r"""Inception without batch normalization memorizes random labels (Table 1).
 
   python -m rethink_gen.main --config=configs/inception_no_bn_random.py
   python -m rethink_gen.main --config=configs/inception_no_bn_random.py \
-      --config.dataset.num_train=256 --config.batch_size=64 --config.eval_every=50
+      --config.dataset.num_train=256 --config.batch_size=64 \
+      --config.num_epochs=150 --config.eval_every=50
 
 Paper: 100.0 % training, 10.12 % test accuracy.
 All 50,000 images want a GPU: RESULTS.md says what was measured.
