@@ -1,6 +1,7 @@
 """One run: data, epochs, evaluation, checkpoints, stop. The order of things is here."""
 
 import contextlib
+import fcntl
 import json
 import math
 import os
@@ -68,14 +69,29 @@ def run(config, workdir):
     raise BadInput(
       f'The folder {workdir} cannot be made ({error.strerror}); choose another --workdir.'
     ) from error
-  metrics.write_json(workdir / 'config.json', config.to_dict())
-
-  precise = config.precision == 'float32'
-  with jax.default_matmul_precision('float32' if precise else 'default'):
-    state, records, status = fit(config, dataset, workdir, started)
-  summary = summarize(config, dataset, labels_changed, state, records, status)
-  metrics.write_json(workdir / 'summary.json', summary)
+  with only_writer(workdir):
+    metrics.write_json(workdir / 'config.json', config.to_dict())
+    precise = config.precision == 'float32'
+    with jax.default_matmul_precision('float32' if precise else 'default'):
+      state, records, status = fit(config, dataset, workdir, started)
+    summary = summarize(config, dataset, labels_changed, state, records, status)
+    metrics.write_json(workdir / 'summary.json', summary)
   return summary
+
+
+@contextlib.contextmanager
+def only_writer(workdir):
+  """Raises BadInput when another process is at work in this folder."""
+  descriptor = os.open(workdir, os.O_RDONLY)
+  try:
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until closed, or killed
+    yield
+  except BlockingIOError as error:
+    raise BadInput(
+      f'Another process is at work in {workdir}; wait for it or choose another --workdir.'
+    ) from error
+  finally:
+    os.close(descriptor)
 
 
 def check_workdir(config, workdir):

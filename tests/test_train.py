@@ -221,3 +221,9 @@ def test_another_config_in_the_same_folder_is_refused(tmp_path):
   with pytest.raises(BadInput, match='num_epochs: 1 there, 2 here'):
     train.run(make_config(num_epochs=2), tmp_path)
   assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')} == before
+
+
+def test_a_folder_where_another_process_is_at_work_is_refused(tmp_path):
+  with train.only_writer(tmp_path), pytest.raises(BadInput, match='Another process'):
+    train.run(make_config(), tmp_path)
+  assert train.run(make_config(), tmp_path)['status'] == 'complete'
