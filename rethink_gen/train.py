@@ -85,11 +85,13 @@ def only_writer(workdir):
   descriptor = os.open(workdir, os.O_RDONLY)
   try:
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until closed, or killed
-    yield
   except BlockingIOError as error:
+    os.close(descriptor)
     raise BadInput(
       f'Another process is at work in {workdir}; wait for it or choose another --workdir.'
     ) from error
+  try:
+    yield
   finally:
     os.close(descriptor)
 
