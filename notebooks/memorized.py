@@ -71,7 +71,7 @@ def draw_curves(figure, runs):
       )
   axes.axhline(10, color='gray', linewidth=0.8, linestyle=':', label='chance')
   axes.set(xlabel='epoch', ylabel='accuracy (%)', ylim=(0, 102))
-  axes.legend(fontsize=8, loc='center right')
+  axes.legend(fontsize=8, loc='center right', bbox_to_anchor=(1, 0.72))
   axes.spines[['top', 'right']].set_visible(False)
 
 
