@@ -5,7 +5,7 @@
 The plain loop is what one writes first: linen's own convolution and pooling, batches
 gathered by NumPy, one jitted step a batch. Both train the same model on the same CIFAR-10
 images; they take turns, so that a machine that changes its speed changes both. A benchmark,
-not a test: it prints, and asserts nothing.
+not a test: it prints, and asserts nothing. About ten minutes on two CPU cores.
 """
 
 import importlib
