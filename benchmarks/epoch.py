@@ -86,7 +86,7 @@ def plain_loop(config, dataset):
   crop_shape = preprocess.crop_shape(*dataset.x_train.shape[1:3])
   key = jax.random.key(0)
   steps = len(dataset.y_train) // config.batch_size
-  state = sgd.initialise(model, transformation, key, (*crop_shape, 3), steps)
+  state = sgd.make_initialise(model, transformation, (*crop_shape, 3), steps)(key)
 
   @jax.jit
   def step(state, images, labels):

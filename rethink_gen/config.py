@@ -26,6 +26,7 @@ def default():
   config.dataset.data_dir = optional(str)  # None: $TFDS_DATA_DIR, ~/tensorflow_datasets
   config.dataset.path = optional(str)  # the .npz file, for the data set `npz` alone
   config.dataset.num_train = optional(int)  # the first so many; None: all
+  config.dataset.num_test = optional(int)  # the same of the test examples
   config.dataset.crop_size = optional(int)  # pixels; None: 7/8 of each side (32 -> 28)
 
   config.corruption = config_dict.ConfigDict()
@@ -67,6 +68,7 @@ def default():
 ACCEPTED = {
   'seed': (lambda v: 0 <= v < 2**32, 'an integer from 0 to 2**32 - 1'),
   'dataset.num_train': (lambda v: v >= 1, 'a positive number of examples'),
+  'dataset.num_test': (lambda v: v >= 1, 'a positive number of examples'),
   'dataset.crop_size': (lambda v: v >= 1, 'a positive number of pixels'),
   'corruption.mode': (lambda v: v in MODES, f'one of {", ".join(MODES)}'),
   'corruption.label_noise': (lambda v: 0 <= v <= 1, 'a probability from 0 to 1'),

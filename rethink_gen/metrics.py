@@ -1,6 +1,7 @@
 """Where a run's numbers go: the terminal, metrics.jsonl, TensorBoard, summary.json."""
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import sys
 import textwrap
 import time
 
+import numpy as np
 import rich.console
 import rich.progress
 import rich.table
@@ -19,15 +21,16 @@ from tensorboardX.proto import event_pb2, summary_pb2
 
 def write_json(path, content):
   """Writes the file whole or not at all; numbers that are not finite become null."""
-  _write(pathlib.Path(path), json.dumps(_finite(content), indent=2) + '\n')
+  write_bytes(path, (json.dumps(_finite(content), indent=2) + '\n').encode())
 
 
-def _write(path, text):
+def write_bytes(path, content):
   """Writes the file whole or not at all."""
+  path = pathlib.Path(path)
   temporary = path.with_name(f'.{path.name}.{os.getpid()}')
   try:
-    with open(temporary, 'w') as file:
-      file.write(text)
+    with open(temporary, 'wb') as file:
+      file.write(content)
       file.flush()
       os.fsync(file.fileno())
     os.replace(temporary, path)
@@ -54,8 +57,23 @@ def resume_records(workdir, step):
   kept = [record for record in records if record['step'] <= step]
   kept_text = ''.join(json.dumps(record) + '\n' for record in kept)
   if kept_text != text:
-    _write(path, kept_text)
+    write_bytes(path, kept_text.encode())
   return kept
+
+
+def write_losses(workdir, losses):
+  """losses.npy: float32 (steps,), the mean loss of every batch as it was trained on."""
+  content = io.BytesIO()
+  np.save(content, losses)
+  write_bytes(pathlib.Path(workdir) / 'losses.npy', content.getvalue())
+
+
+def read_losses(workdir):
+  """What `write_losses` wrote last, or nothing where that cannot be read."""
+  try:
+    return np.load(pathlib.Path(workdir) / 'losses.npy')
+  except (OSError, ValueError, EOFError):
+    return np.zeros(0, np.float32)
 
 
 def _finite(content):

@@ -57,10 +57,13 @@ def _is_kernel(params):
   return jax.tree.map_with_path(lambda path, _: path[-1].key == 'kernel', params)
 
 
-def initialise(model, transformation, key, input_shape, steps_per_epoch):
-  """The State before the first step, for inputs (h, w, c)."""
+def make_initialise(model, transformation, input_shape, steps_per_epoch):
+  """The compiled function initialise(key) -> the State before the first step.
 
-  def init(key):
+  input_shape is (h, w, c).
+  """
+
+  def initialise(key):
     key = jax.random.fold_in(key, INITIALISATION)
     variables = model.init(key, jnp.zeros((1, *input_shape)), train=False)
     return State(
@@ -72,7 +75,7 @@ def initialise(model, transformation, key, input_shape, steps_per_epoch):
       correct=jnp.zeros(steps_per_epoch, jnp.int32),
     )
 
-  return jax.jit(init, out_shardings=NamedSharding(mesh(), PartitionSpec()))(key)
+  return jax.jit(initialise, out_shardings=NamedSharding(mesh(), PartitionSpec()))
 
 
 def train_step(model, transformation, state, inputs, labels, dropout_key):

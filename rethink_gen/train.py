@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import json
 import math
 import os
@@ -13,7 +14,9 @@ import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
+from ml_collections import config_dict
 
 from rethink_gen import checkpoint, metrics, models, sgd
 from rethink_gen import config as config_lib
@@ -21,6 +24,8 @@ from rethink_gen.data import corruption, preprocess, sources
 from rethink_gen.errors import BadInput
 
 SECONDS_PER_CALL = 2.0  # how long the device works before it is asked how far it is
+# The fields of a config that the compiled functions depend on.
+PROGRAM = ('model', 'regularization', 'optimizer', 'batch_size', 'precision')
 EVALUATION_BATCH = 1_000  # examples, filled up to whole training batches
 
 
@@ -32,14 +37,15 @@ class Interrupted(Exception):
     self.signal_number = signal_number
 
 
-def run(config, workdir):
+def run(config, workdir, progress=metrics.progress):
   """Trains as the config says, or goes on where this folder's run stopped.
 
   Args:
     config: a ConfigDict of the shape of `config.default`.
     workdir: the run's folder, made if needed. It gets config.json, metrics.jsonl (a line
-      per evaluation), tensorboard/, checkpoints/ and, when the run is complete,
-      summary.json.
+      per evaluation), losses.npy (float32, the loss of every step), tensorboard/,
+      checkpoints/ and, when the run is complete, summary.json.
+    progress: what shows how far the run is, with the interface of `metrics.progress`.
 
   Returns:
     The summary, a dict as in summary.json. A complete run is not run again.
@@ -73,7 +79,7 @@ def run(config, workdir):
     metrics.write_json(workdir / 'config.json', config.to_dict())
     precise = config.precision == 'float32'
     with jax.default_matmul_precision('float32' if precise else 'default'):
-      state, records, status = fit(config, dataset, workdir, started)
+      state, records, status = fit(config, dataset, workdir, started, progress)
     summary = summarize(config, dataset, labels_changed, state, records, status)
     metrics.write_json(workdir / 'summary.json', summary)
   return summary
@@ -132,18 +138,25 @@ def check_workdir(config, workdir):
 def load(config):
   """The corrupted Dataset of a config, and the share of training labels it changed."""
   original = sources.load(config.dataset.name, config.dataset.data_dir, config.dataset.path)
-  num_train = config.dataset.num_train or len(original.y_train)
-  if num_train > len(original.y_train):
-    raise BadInput(
-      f'config.dataset.num_train is {num_train}, but {config.dataset.name} has '
-      f'{len(original.y_train)} training examples; take at most that many.'
-    )
+  for field, kind, available in (
+    ('num_train', 'training', len(original.y_train)),
+    ('num_test', 'test', len(original.y_test)),
+  ):
+    if (config.dataset[field] or 0) > available:
+      raise BadInput(
+        f'config.dataset.{field} is {config.dataset[field]}, but {config.dataset.name} has '
+        f'{available} {kind} examples; take at most that many.'
+      )
   noise = config.corruption
   dataset = corruption.corrupt(original, noise.mode, noise.seed, noise.label_noise)
+  train_part, test_part = slice(config.dataset.num_train), slice(config.dataset.num_test)
   dataset = dataset._replace(
-    x_train=dataset.x_train[:num_train], y_train=dataset.y_train[:num_train]
+    x_train=dataset.x_train[train_part],
+    y_train=dataset.y_train[train_part],
+    x_test=dataset.x_test[test_part],
+    y_test=dataset.y_test[test_part],
   )
-  changed = (dataset.y_train != original.y_train[:num_train]).mean()
+  changed = (dataset.y_train != original.y_train[train_part]).mean()
   return dataset, float(changed)
 
 
@@ -174,26 +187,14 @@ def build(config, dataset):
   replicated = NamedSharding(sgd.mesh(), PartitionSpec())
   train_split = jax.device_put((dataset.x_train, dataset.y_train), replicated)
   test_split = jax.device_put((dataset.x_test, dataset.y_test), replicated)
-  *image_shape, channels = dataset.x_train.shape[1:]
-  crop_shape = preprocess.crop_shape(*image_shape, config.dataset.crop_size)
-  model = models.create(
-    config.model,
+  initialise, epoch, evaluate_split = programs(
+    config_dict.FrozenConfigDict({field: config[field] for field in PROGRAM}),
+    dataset.x_train.shape[1:],
     dataset.num_classes,
-    config.regularization.dropout_rate,
-    jnp.dtype(config.precision),
+    steps_per_epoch=len(dataset.y_train) // config.batch_size,
+    crop_size=config.dataset.crop_size,
   )
-  transformation = sgd.optimizer(config)
   key = jax.random.key(config.seed)
-  batch_size = config.batch_size
-  state = sgd.initialise(
-    *(model, transformation, key, (*crop_shape, channels)),
-    steps_per_epoch=len(dataset.y_train) // batch_size,
-  )
-  epoch = sgd.make_epoch(
-    model, transformation, crop_shape, config.regularization, batch_size
-  )
-  batches = -(-EVALUATION_BATCH // batch_size)
-  evaluate_split = sgd.make_evaluate(model, crop_shape, batches * batch_size)
 
   def train_to(state, step):
     return epoch(state, step, *train_split, key)
@@ -208,10 +209,38 @@ def build(config, dataset):
       'test_accuracy': int(test_right) / len(dataset.y_test),
     }
 
-  return state, train_to, evaluate
+  return initialise(key), train_to, evaluate
 
 
-def fit(config, dataset, workdir, started):
+@functools.lru_cache(maxsize=4)
+def programs(config, image_shape, num_classes, steps_per_epoch, crop_size):
+  """(initialise, epoch, evaluate), as `sgd` makes them: compiled once for many runs.
+
+  Runs in one process that differ in data, corruption, seed or length alone share them.
+
+  Args:
+    config: the fields of PROGRAM, frozen.
+    image_shape: (h, w, c) as stored, before the crop.
+    num_classes, steps_per_epoch, crop_size: as of the data set and its config.
+  """
+  *height_width, channels = image_shape
+  crop_shape = preprocess.crop_shape(*height_width, crop_size)
+  dropout_rate = config.regularization.dropout_rate
+  model = models.create(
+    config.model, num_classes, dropout_rate, jnp.dtype(config.precision)
+  )
+  transformation = sgd.optimizer(config)
+  batches = -(-EVALUATION_BATCH // config.batch_size)
+  return (
+    sgd.make_initialise(model, transformation, (*crop_shape, channels), steps_per_epoch),
+    sgd.make_epoch(
+      model, transformation, crop_shape, config.regularization, config.batch_size
+    ),
+    sgd.make_evaluate(model, crop_shape, batches * config.batch_size),
+  )
+
+
+def fit(config, dataset, workdir, started, progress):
   """The loop: restore, then train an epoch, evaluate and save, until done.
 
   Args:
@@ -219,6 +248,7 @@ def fit(config, dataset, workdir, started):
     dataset: the Dataset to learn, already corrupted and cut.
     workdir: a folder that is there.
     started: time.monotonic() from which the records count their seconds.
+    progress: as for `run`.
 
   Returns:
     (state, records, status): the last State, the evaluations from the first on, and
@@ -233,9 +263,10 @@ def fit(config, dataset, workdir, started):
     state = checkpoint.restore(manager, state)
     step = int(state.step)
     records = metrics.resume_records(workdir, step)
+    losses = resume_losses(workdir, step, last_step)
     started -= records[-1]['seconds'] if records else 0
     write_events = stack.enter_context(metrics.tensorboard(workdir, step))
-    update, say = stack.enter_context(metrics.progress(last_step, step))
+    update, say = stack.enter_context(progress(last_step, step))
     if step:
       say(f'Going on from step {step:,} of {last_step:,}.')
 
@@ -275,7 +306,17 @@ def fit(config, dataset, workdir, started):
       state, seconds_per_step = train_epoch(
         config, train_to, state, seconds_per_step, update, received
       )
-      step = int(state.step)
+      first, step = step, int(state.step)
+      losses[first:step] = np.asarray(state.losses)[rest : rest + step - first]
+      metrics.write_losses(workdir, losses[:step])
+
+
+def resume_losses(workdir, step, last_step):
+  """float32 (last_step,): the loss of each step on record up to this one, else NaN."""
+  losses = np.full(last_step, np.nan, np.float32)
+  recorded = metrics.read_losses(workdir)[:step]
+  losses[: len(recorded)] = recorded
+  return losses
 
 
 def train_epoch(config, train_to, state, seconds_per_step, update, received):

@@ -29,7 +29,7 @@ def make(num_examples=70, **changes):
   model = models.create(config.model, 5, config.regularization.dropout_rate)
   transformation = sgd.optimizer(config)
   steps = num_examples // config.batch_size
-  state = sgd.initialise(model, transformation, KEY, (7, 7, 1), steps)
+  state = sgd.make_initialise(model, transformation, (7, 7, 1), steps)(KEY)
   return config, model, transformation, state, images, labels
 
 

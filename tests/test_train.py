@@ -48,7 +48,8 @@ def test_a_run_leaves_what_it_promises(tmp_path):
   written, records = figures(tmp_path / 'run')
   assert {name: summary[name] for name in written} == written
   assert sorted(path.name for path in (tmp_path / 'run').iterdir()) == [
-    *('checkpoints', 'config.json', 'metrics.jsonl', 'summary.json', 'tensorboard')
+    *('checkpoints', 'config.json', 'losses.npy', 'metrics.jsonl'),
+    *('summary.json', 'tensorboard'),
   ]
   assert [record['step'] for record in records] == [6, 12, 18, 24]
   last = records[-1]
@@ -202,6 +203,7 @@ def test_a_subset_sees_the_labels_of_the_whole(tmp_path):
   ('changes', 'words'),
   [
     ({'dataset.num_train': 2000}, 'num_train'),
+    ({'dataset.num_test': 361}, 'num_test'),
     ({'batch_size': 201}, 'batch_size'),
     ({'dataset.crop_size': 9}, 'crop_size'),
     ({'dataset.name': 'no_such_set'}, 'no_such_set'),
