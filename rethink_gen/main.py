@@ -11,19 +11,16 @@ The same command in the same folder goes on where it stopped.
 """
 
 import functools
-import logging as standard_logging
 import pathlib
 import re
 import sys
 
-import jax
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
+from rethink_gen import command_line, metrics, train
 from rethink_gen import config as config_lib
-from rethink_gen import metrics, train
-from rethink_gen.data import sources
-from rethink_gen.errors import BadInput
+from rethink_gen.command_line import refuse
 
 CONFIG = config_flags.DEFINE_config_file(
   'config', help_string='The config file of the run, such as configs/quickstart.py.'
@@ -35,33 +32,14 @@ KINDS = {bool: 'true or false', int: 'a whole number', float: 'a number', str: '
 
 
 def main(_):
-  logging.set_verbosity(logging.WARNING)
-  plain = standard_logging.Formatter('warning: %(message)s')
-  logging.get_absl_handler().setFormatter(plain)
-  # TFDS recommends OpenCV whenever it decodes images, which it does once a data set.
-  logging.get_absl_logger().addFilter(lambda record: 'OpenCV' not in record.getMessage())
-  jax.config.update('jax_compilation_cache_dir', str(sources.cache_folder() / 'xla'))
+  command_line.prepare()
   file = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config']))
   name = file.name.replace('.py', '').replace(':', '_')  # quickstart.py:true
   workdir = WORKDIR.value or pathlib.Path('runs', name)
-  try:
-    summary = train.run(CONFIG.value, workdir)
-  except BadInput as error:
-    refuse(error)
-  except train.Interrupted as error:
-    print(f'{error}: saved; the same command goes on from here.', file=sys.stderr)
-    sys.exit(128 + error.signal_number)
-  except OSError as error:
-    reason = error.strerror or error
-    refuse(f'{workdir}: {reason}; once that is mended, the same command goes on.')
+  summary = command_line.call(functools.partial(train.run, CONFIG.value), workdir)
   metrics.print_summary(summary, workdir)
   if summary['status'] == 'diverged':
     sys.exit(1)
-
-
-def refuse(sentence):
-  print(f'error: {sentence}', file=sys.stderr)
-  sys.exit(2)
 
 
 def parse(argv):

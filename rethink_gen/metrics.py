@@ -115,16 +115,19 @@ def tensorboard(workdir, step):
 
 
 @contextlib.contextmanager
-def progress(total_steps, first_step):
+def progress(total_steps, first_step, title=''):
   """Yields update(step, epoch, loss, accuracy) and say(line, step): a bar, or lines.
 
   The time left is to the last step; a run that stops at a training accuracy ends sooner.
+  With a title, which says what is running, nothing but the bar is shown.
   """
   console = rich.console.Console(soft_wrap=True, highlight=False)
   if not console.is_terminal:
     started = time.monotonic()
 
     def say(line, step=None):
+      if title:
+        return
       if step and step > first_step:
         pace = (time.monotonic() - started) / (step - first_step)
         line += f'  at most {duration(pace * (total_steps - step))} left'
@@ -144,14 +147,15 @@ def progress(total_steps, first_step):
   with rich.progress.Progress(
     *columns, console=console, transient=True, expand=True
   ) as bar:
-    task = bar.add_task('compiling', total=total_steps, figures='')
+    task = bar.add_task(f'{title}  compiling'.strip(), total=total_steps, figures='')
     bar.update(task, completed=first_step)
 
     def update(step, description, loss, accuracy):
       figures = f' loss {loss:.4f}  train {accuracy:.2%} '
+      description = f'{title}  {description}'.strip()
       bar.update(task, completed=step, description=description, figures=figures)
 
-    yield update, lambda line, step=None: bar.console.print(line)
+    yield update, lambda line, step=None: None if title else bar.console.print(line)
 
 
 def describe(record, num_epochs):

@@ -1,0 +1,79 @@
+"""Appendix E: random labels are fitted with explicit regularizers switched on too."""
+
+from rethink_gen.paper import drawing, scales
+from rethink_gen.paper.grid import Row
+
+TITLE = 'Appendix E: regularizers do not prevent memorization'
+ASKED = (
+  'Do weight decay, random crops or augmentation stop a network from fitting random labels?'
+)
+FOUND = (
+  'They do not, with one exception: with weight decay, at a coefficient that the paper '
+  'does not give, its AlexNet fails to converge.'
+)
+COLUMNS = {'train_accuracy': ('training accuracy', '%', '.2f')}
+DECAY = {'regularization.weight_decay': scales.WEIGHT_DECAY}
+CROP = {'regularization.random_crop': True}
+FLIP_AND_ROTATE = {
+  'regularization.random_flip': True,
+  'regularization.random_rotation': 25.0,
+}
+# name, config, regularizer, the paper's training accuracy in percent
+PAPER = (
+  ('inception_decay', 'inception_random', DECAY, 100.0),
+  ('alexnet_decay', 'alexnet_random', DECAY, None),
+  ('mlp_3x512_decay', 'mlp_3x512_random', DECAY, 100.0),
+  ('mlp_1x512_decay', 'mlp_1x512_random', DECAY, 99.21),
+  ('inception_crop', 'inception_random', CROP, 99.93),
+  ('inception_flip_rotate', 'inception_random', FLIP_AND_ROTATE, 99.28),
+)
+CAPTION = (
+  'Training accuracy on random labels. With crops, flips or rotations it is the running '
+  'average over the augmented batches of the last epoch, otherwise that over '
+  ' the whole training set. Rings: the paper. Dots: here.'
+)
+
+
+def rows(scale):
+  return [
+    Row(
+      name,
+      config,
+      scales.changes(scale, config) | regularizer,
+      {} if paper is None else {'train_accuracy': paper},
+      'the paper: failed to converge' if paper is None else '',
+    )
+    for name, config, regularizer, paper in PAPER
+  ]
+
+
+def measure(runs, name, seed):
+  run = runs[name, seed]
+  augmented = name.endswith(('crop', 'rotate'))
+  last = run.records[-1]
+  return {
+    'train_accuracy': 100 * last['running_accuracy' if augmented else 'train_accuracy']
+  }
+
+
+def draw(entries, runs):
+  figure, axis = drawing.subplots(height=2.4)
+  for height, entry in enumerate(entries):
+    ours, spread = entry['ours']['train_accuracy'], entry['std']['train_accuracy']
+    if entry['paper']:
+      paper = entry['paper']['train_accuracy']
+      axis.plot(paper, height, 'o', color='black', fillstyle='none', markersize=8)
+    if ours is not None:
+      color = drawing.COLORS[entry['config'].removesuffix('_random')]
+      axis.errorbar(ours, height, xerr=spread, fmt='o', color=color)
+  axis.set_yticks(range(len(entries)), [entry['name'] for entry in entries])
+  axis.invert_yaxis()
+  axis.set(xlabel='training accuracy on random labels (%)', xlim=(0, 103))
+  return figure
+
+
+def findings(entries):
+  for entry in entries:
+    if (accuracy := entry['ours']['train_accuracy']) is not None:
+      verdict = 'fitted' if accuracy >= 99 else 'not fitted'
+      yield f'{entry["name"]}: {verdict} ({accuracy:.2f} %).'

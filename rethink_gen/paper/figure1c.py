@@ -1,0 +1,74 @@
+"""Figure 1(c): test error against label noise, of the networks of figure 1(b)."""
+
+from rethink_gen.paper import drawing, figure1b, table1
+
+TITLE = 'Figure 1(c): test error grows with label noise'
+ASKED = (
+  'What is the test error of networks that have fitted labels of which a share is random?'
+)
+FOUND = (
+  'It rises steadily from the error of each network on true labels to 90 %, that of '
+  'guessing one of ten classes. The networks still use what signal is left in the labels.'
+)
+COLUMNS = {'test_error': ('test error', '%', '.2f')}
+CAPTION = (
+  'Test error at convergence, as figure 1(b) defines it (or at the end of a run that did '
+  'not converge), with the standard deviation over seeds. Dotted: guessing. Rings: the '
+  "paper's errors on true labels (Table 1) and at p = 1."
+)
+
+
+def rows(scale):
+  """The grid of figure 1(b), with what the paper says of both ends."""
+  true_labels = {
+    model: {'test_error': 100 - test_accuracy}
+    for model, crop, decay, random, _, test_accuracy in table1.PAPER
+    if not (crop or decay or random)
+  }
+  return [
+    row._replace(
+      paper={0.0: true_labels[row.config], 1.0: {'test_error': 90.0}}.get(noise, {})
+    )
+    for row in figure1b.rows(scale)
+    for _, noise in [figure1b.split(row.name)]
+  ]
+
+
+def measure(runs, name, seed):
+  return {'test_error': 100 * (1 - runs[name, seed].summary['test_accuracy'])}
+
+
+def draw(entries, runs):
+  figure, axis = drawing.subplots()
+  axis.axhline(90, linestyle=':', color='grey')
+  figure1b.plot(axis, entries, 'test_error')
+  for entry in entries:
+    if entry['paper']:
+      color = drawing.COLORS[entry['config']]
+      noise = figure1b.split(entry['name'])[1]
+      axis.plot(
+        noise,
+        entry['paper']['test_error'],
+        'o',
+        fillstyle='none',
+        color=color,
+        markersize=8,
+      )
+  axis.set(xlabel='label noise p', ylabel='test error (%)', ylim=(0, 100))
+  axis.legend(loc='lower right')
+  return figure
+
+
+def findings(entries):
+  for model in figure1b.MODELS:
+    errors = {
+      figure1b.split(entry['name'])[1]: entry['ours']['test_error']
+      for entry in entries
+      if entry['config'] == model and entry['ours']['test_error'] is not None
+    }
+    if errors:
+      low, high = min(errors), max(errors)
+      yield (
+        f'{drawing.NAMES[model]}: {errors[low]:.1f} % at p = {low}, '
+        f'{errors[high]:.1f} % at p = {high}.'
+      )

@@ -1,0 +1,132 @@
+"""A table or figure of the paper, from its grid of runs to its report.
+
+  python -m rethink_gen.reproduce --artifact=table1 --scale=laptop --workdir=runs/paper
+  python -m rethink_gen.reproduce --artifact=all --scale=smoke --workdir=runs/smoke
+  python -m rethink_gen.reproduce --artifact=table1 --scale=full --workdir=runs/full \
+      --rows='mlp_*' --num_seeds=3
+
+The same command in the same folder goes on where it stopped, and what another artefact
+has run there is not run again. WORKDIR/runs holds the runs; WORKDIR/ARTIFACT gets
+results.json, table.md, the figure as PNG and SVG, and report.html; with --artifact=all
+WORKDIR/report.html has them all.
+
+On several machines that share a folder, or whose folders are brought together later:
+
+  python -m rethink_gen.reproduce ... --shard=1/4     (and 2/4, 3/4, 4/4)
+  python -m rethink_gen.reproduce ... --collect
+"""
+
+import fnmatch
+import pathlib
+import re
+import sys
+
+from absl import app, flags
+
+from rethink_gen import command_line
+from rethink_gen.errors import BadInput
+from rethink_gen.paper import ARTIFACTS, grid, report, scales
+
+ARTIFACT = flags.DEFINE_enum(
+  'artifact', None, [*ARTIFACTS, 'all'], 'What of the paper to reproduce.'
+)
+SCALE = flags.DEFINE_enum(
+  'scale', 'laptop', scales.SCALES, 'smoke: minutes; laptop: half an hour; full: GPU.'
+)
+WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'The folder of runs and results; runs/paper_SCALE by default.'
+)
+NUM_SEEDS = flags.DEFINE_integer(
+  'num_seeds', 1, 'Runs of every row, for a mean and a standard deviation.', lower_bound=1
+)
+ROWS = flags.DEFINE_list(
+  'rows', None, "Rows to take, by name, such as 'mlp_*,alexnet'; all by default."
+)
+DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Only list what would run, and its cost.')
+SHARD = flags.DEFINE_string('shard', None, 'i/n: only run the i-th of n parts of the grid.')
+COLLECT = flags.DEFINE_bool('collect', False, 'Only draw, from the runs that are finished.')
+
+
+def main(argv):
+  del argv
+  command_line.prepare()
+  workdir = pathlib.Path(WORKDIR.value or f'runs/paper_{SCALE.value}')
+  command_line.call(reproduce, workdir)
+
+
+def reproduce(workdir):
+  """Runs the grids that are asked for, then writes what they give."""
+  names = list(ARTIFACTS) if ARTIFACT.value == 'all' else [ARTIFACT.value]
+  rows = pick({name: ARTIFACTS[name].rows(SCALE.value) for name in names})
+  jobs = {}
+  for of_one in rows.values():
+    for folder, job in grid.make_jobs(of_one, NUM_SEEDS.value, workdir).items():
+      jobs.setdefault(folder, job)
+  if SHARD.value:
+    jobs = take_shard(jobs)
+  if DRY_RUN.value:
+    grid.print_plan(jobs)
+    return
+  if not COLLECT.value:
+    grid.check(jobs)
+    grid.run_all(jobs)
+  if SHARD.value:
+    print('This part is finished; --collect draws when all are.')
+    return
+  runs = {
+    name: grid.collect(of_one, NUM_SEEDS.value, workdir) for name, of_one in rows.items()
+  }
+  command = ' '.join(['python -m rethink_gen.reproduce', *sys.argv[1:]])
+  report.write(workdir, SCALE.value, rows, runs, command)
+
+
+def pick(rows):
+  """Of {artefact: rows} those that --rows names; artefacts without any leave."""
+  if not ROWS.value:
+    return rows
+  known = {row.name for of_one in rows.values() for row in of_one}
+  for pattern in ROWS.value:
+    if not fnmatch.filter(known, pattern):
+      raise BadInput(
+        f'--rows has {pattern!r}, but no row has such a name; there are '
+        f'{", ".join(sorted(known))}.'
+      )
+  picked = {
+    name: [row for row in of_one if any(fnmatch.fnmatch(row.name, p) for p in ROWS.value)]
+    for name, of_one in rows.items()
+  }
+  return {name: of_one for name, of_one in picked.items() if of_one}
+
+
+def take_shard(jobs):
+  """Of the jobs every n-th, from the i-th on."""
+  found = re.fullmatch(r'(\d+)/(\d+)', SHARD.value)
+  if not found or not 1 <= int(found[1]) <= int(found[2]):
+    raise BadInput(
+      f'--shard is {SHARD.value!r}, but it must be i/n with i from 1 to n, such as 1/4.'
+    )
+  part, parts = map(int, found.groups())
+  return dict(list(jobs.items())[part - 1 :: parts])
+
+
+def parse(argv):
+  """absl's flags from the command line, every fault of theirs in one sentence."""
+  try:
+    rest = flags.FLAGS(argv)
+  except flags.Error as error:
+    command_line.refuse(f'{error}; --help shows what there is.')
+  if ARTIFACT.value is None:
+    command_line.refuse(f'--artifact is missing; it is one of {", ".join(ARTIFACTS)}, all.')
+  if SHARD.value and COLLECT.value:
+    command_line.refuse(
+      '--shard runs a part and --collect draws the whole; give one of them.'
+    )
+  if rest[1:]:
+    command_line.refuse(
+      f'{rest[1]!r} is not a flag; flags begin with --, and --help shows them.'
+    )
+  return rest
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=parse)
