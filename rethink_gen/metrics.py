@@ -49,16 +49,21 @@ def append_record(workdir, record):
 def resume_records(workdir, step):
   """The records up to a step; those after it, and a torn last line, leave the file."""
   path = pathlib.Path(workdir) / 'metrics.jsonl'
-  text = path.read_text() if path.exists() else ''
-  records = []
-  for line in text.splitlines():
-    with contextlib.suppress(json.JSONDecodeError):
-      records.append(json.loads(line))
-  kept = [record for record in records if record['step'] <= step]
+  kept = [record for record in read_records(workdir) if record['step'] <= step]
   kept_text = ''.join(json.dumps(record) + '\n' for record in kept)
-  if kept_text != text:
+  if path.exists() and kept_text != path.read_text():
     write_bytes(path, kept_text.encode())
   return kept
+
+
+def read_records(workdir):
+  """The evaluations of a run, one dict each; none before the first."""
+  path = pathlib.Path(workdir) / 'metrics.jsonl'
+  records = []
+  for line in path.read_text().splitlines() if path.exists() else ():
+    with contextlib.suppress(json.JSONDecodeError):  # a torn last line
+      records.append(json.loads(line))
+  return records
 
 
 def write_losses(workdir, losses):

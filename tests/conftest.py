@@ -1,5 +1,6 @@
 """What all tests share: a cache of their own, small data, a way to run the program."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -34,21 +35,78 @@ def images():
   return np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), np.uint8)
 
 
-@pytest.fixture(scope='session')
-def main():
-  """main(*arguments, devices=1): the program in a process of its own, completed."""
+def command(module, *arguments):
+  return [sys.executable, '-m', f'rethink_gen.{module}', *arguments]
 
-  def run(*arguments, devices=1, **options):
-    command = [sys.executable, '-m', 'rethink_gen.main', *arguments]
-    flags = f'--xla_force_host_platform_device_count={devices}'
+
+def environment(devices=1):
+  flags = f'--xla_force_host_platform_device_count={devices}'
+  return os.environ | {'XLA_FLAGS': flags}
+
+
+def complete(module):
+  def run(*arguments, devices=1, timeout=300, **options):
     return subprocess.run(
-      command,
+      command(module, *arguments),
       cwd=ROOT,
-      env=os.environ | {'XLA_FLAGS': flags},
+      env=environment(devices),
       capture_output=True,
       text=True,
-      timeout=300,
+      timeout=timeout,
       **options,
     )
 
   return run
+
+
+@pytest.fixture(scope='session')
+def main():
+  """main(*arguments, devices=1): one run in a process of its own, completed."""
+  return complete('main')
+
+
+@pytest.fixture(scope='session')
+def reproduce():
+  """reproduce(*arguments, devices=1): the same for an artefact."""
+  return complete('reproduce')
+
+
+@pytest.fixture
+def start():
+  """start(module, *arguments): a program in a process of its own, running."""
+  processes = []
+
+  def run(module, *arguments):
+    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
+    # As `complete` has it, so that what it has compiled need not be compiled again.
+    process = subprocess.Popen(
+      command(module, *arguments), cwd=ROOT, env=environment(), **pipes
+    )
+    processes.append(process)
+    return process
+
+  yield run
+  for process in processes:
+    process.kill()
+    process.communicate()
+
+
+@pytest.fixture(scope='session')
+def figures():
+  """figures(workdir): (summary, records, state and losses), less what the clock decides.
+
+  The last are a digest of the last checkpoint's bits and the losses of all steps.
+  """
+
+  def read(workdir):
+    summary = json.loads((workdir / 'summary.json').read_text())
+    lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    for line in (summary, *records):
+      for name in ('seconds', 'examples_per_second'):
+        del line[name]
+    digest = workdir / 'checkpoints' / str(summary['steps']) / 'digest/metadata'
+    losses = np.load(workdir / 'losses.npy').tolist()
+    return summary, records, (json.loads(digest.read_text()), losses)
+
+  return read

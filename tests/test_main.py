@@ -5,7 +5,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -28,7 +27,6 @@ SHORT = (
 )
 # Still at it when a signal comes.
 LONG = (*SHORT, '--config.num_epochs=100000', '--config.eval_every=1000')
-TIMES = ('seconds', 'examples_per_second')
 
 
 @pytest.fixture(scope='module')
@@ -36,26 +34,6 @@ def whole(main, tmp_path_factory):
   """(the workdir of a SHORT run left alone, the process it ran in, completed)."""
   workdir = tmp_path_factory.mktemp('whole')
   return workdir, main(*SHORT, f'--workdir={workdir}')
-
-
-@pytest.fixture
-def start():
-  """start(*arguments): the program in a process of its own, running."""
-  processes = []
-
-  def run(*arguments):
-    command = [sys.executable, '-m', 'rethink_gen.main', *arguments]
-    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
-    # As `main` has it, so that what it has compiled need not be compiled again.
-    env = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=1'}
-    process = subprocess.Popen(command, cwd=ROOT, env=env, **pipes)
-    processes.append(process)
-    return process
-
-  yield run
-  for process in processes:
-    process.kill()
-    process.communicate()
 
 
 @pytest.fixture
@@ -85,18 +63,6 @@ def steps(workdir):
   """The steps of the checkpoints that are there."""
   names = [path.name for path in (workdir / 'checkpoints').glob('*')]
   return sorted(int(name) for name in names if name.isdigit())
-
-
-def figures(workdir):
-  """(summary, records, digest of the last state's bits) less what the clock decides."""
-  summary = json.loads((workdir / 'summary.json').read_text())
-  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-  records = [json.loads(line) for line in lines]
-  for line in (summary, *records):
-    for name in TIMES:
-      line.pop(name)
-  digest = workdir / 'checkpoints' / str(summary['steps']) / 'digest/metadata'
-  return summary, records, json.loads(digest.read_text())
 
 
 def contents(folder):
@@ -257,7 +223,7 @@ def test_a_run_with_another_config_is_left_alone(main, tmp_path):
 
 
 def test_on_a_full_disk_the_run_says_so_and_goes_on_when_there_is_room(
-  main, small_disk, tmp_path
+  figures, main, small_disk, tmp_path
 ):
   """The disk has room for the records, not for a checkpoint, written in the background."""
   arguments = (QUICKSTART, '--config.num_epochs=6', '--config.checkpoint_every=2')
@@ -291,11 +257,13 @@ def test_a_diverged_run_fails_and_says_so_again(main, tmp_path):
   assert contents(tmp_path) == before
 
 
-def test_a_run_killed_at_any_moment_goes_on_to_the_same_end(main, start, tmp_path, whole):
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_end(
+  figures, main, start, tmp_path, whole
+):
   workdir = tmp_path / 'killed'
   seen, moments = [], random.Random(0)
   for _ in range(3):
-    process = start(*SHORT, f'--workdir={workdir}')
+    process = start('main', *SHORT, f'--workdir={workdir}')
     saved = max(steps(workdir), default=0)
     wait_until(lambda saved=saved: max(steps(workdir), default=0) > saved)  # noqa: B023
     time.sleep(moments.uniform(0, 0.2))
@@ -311,7 +279,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_end(main, start, tmp_pat
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_stops(start, tmp_path, number):
-  process = start(*LONG, f'--workdir={tmp_path}')
+  process = start('main', *LONG, f'--workdir={tmp_path}')
   wait_until(lambda: steps(tmp_path))
   process.send_signal(number)
   stdout, stderr = process.communicate()

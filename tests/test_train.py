@@ -11,8 +11,6 @@ from rethink_gen import config as config_lib
 from rethink_gen import train
 from rethink_gen.errors import BadInput
 
-TIMES = ('seconds', 'examples_per_second')
-
 
 def make_config(**changes):
   """A run of seconds: 200 digits, random labels, four epochs of six steps."""
@@ -31,21 +29,9 @@ def make_config(**changes):
   return config
 
 
-def figures(workdir):
-  """(summary, metrics) less what depends on the clock."""
-  summary = json.loads((workdir / 'summary.json').read_text())
-  records = [
-    json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()
-  ]
-  for line in (summary, *records):
-    for name in TIMES:
-      line.pop(name)
-  return summary, records
-
-
-def test_a_run_leaves_what_it_promises(tmp_path):
+def test_a_run_leaves_what_it_promises(figures, tmp_path):
   summary = train.run(make_config(), tmp_path / 'run')
-  written, records = figures(tmp_path / 'run')
+  written, records, _ = figures(tmp_path / 'run')
   assert {name: summary[name] for name in written} == written
   assert sorted(path.name for path in (tmp_path / 'run').iterdir()) == [
     *('checkpoints', 'config.json', 'losses.npy', 'metrics.jsonl'),
@@ -65,7 +51,7 @@ def test_a_run_leaves_what_it_promises(tmp_path):
   assert config_lib.differences(make_config(), stored) == []
 
 
-def test_the_seed_decides_the_run_and_nothing_else_does(tmp_path):
+def test_the_seed_decides_the_run_and_nothing_else_does(figures, tmp_path):
   train.run(make_config(), tmp_path / 'a')
   train.run(make_config(), tmp_path / 'b')
   train.run(make_config(seed=1), tmp_path / 'c')
@@ -80,7 +66,9 @@ def test_a_complete_run_is_not_run_again(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('seconds_per_call', [0.0, 2.0])
-def test_a_stopped_run_goes_on_to_the_same_figures(tmp_path, monkeypatch, seconds_per_call):
+def test_a_stopped_run_goes_on_to_the_same_figures(
+  figures, tmp_path, monkeypatch, seconds_per_call
+):
   """Stopped after every few calls of the device, inside epochs and between them."""
   monkeypatch.setattr(train, 'SECONDS_PER_CALL', seconds_per_call)
   changes = {'regularization.random_crop': True, 'regularization.dropout_rate': 0.2}
@@ -89,12 +77,12 @@ def test_a_stopped_run_goes_on_to_the_same_figures(tmp_path, monkeypatch, second
   train_epoch = train.train_epoch
 
   def stopping(config, train_to, state, pace, update, received):
-    def count(step, *figures):
+    def count(step, *shown):
       nonlocal calls
       calls += 1
       if calls % 3 == 0:
         received.append(15)
-      update(step, *figures)
+      update(step, *shown)
 
     return train_epoch(config, train_to, state, pace, count, received)
 
@@ -110,10 +98,10 @@ def test_a_stopped_run_goes_on_to_the_same_figures(tmp_path, monkeypatch, second
   assert figures(tmp_path / 'stopped') == figures(tmp_path / 'whole')
 
 
-def test_a_run_stops_at_the_training_accuracy(tmp_path):
+def test_a_run_stops_at_the_training_accuracy(figures, tmp_path):
   changes = {'stop_at_train_accuracy': 0.5, 'num_epochs': 100, 'eval_every': 3}
   summary = train.run(make_config(**changes), tmp_path)
-  _, records = figures(tmp_path)
+  _, records, _ = figures(tmp_path)
   assert summary['train_accuracy'] >= 0.5
   assert summary['epochs'] < 100
   assert summary['steps_to_fit'] == summary['steps'] == records[-1]['step']
@@ -143,7 +131,7 @@ def test_a_diverged_run_stops_and_says_so(tmp_path):
   assert not list((tmp_path / 'checkpoints').glob(f'{summary["steps"]}*'))
 
 
-def test_the_same_figures_on_one_device_and_on_eight(tmp_path, main):
+def test_the_same_figures_on_one_device_and_on_eight(figures, tmp_path, main):
   """Batch normalization, augmentation and dropout included, to rounding."""
   arguments = [
     '--config=configs/inception.py',
@@ -158,7 +146,7 @@ def test_the_same_figures_on_one_device_and_on_eight(tmp_path, main):
   for devices in (1, 8):
     done = main(*arguments, f'--workdir={tmp_path}/{devices}', devices=devices)
     assert done.returncode == 0, done.stderr
-  (one, one_records), (eight, eight_records) = (figures(tmp_path / n) for n in '18')
+  (one, one_records, _), (eight, eight_records, _) = (figures(tmp_path / n) for n in '18')
   assert eight['device'].startswith('8 x')
   for a, b in zip(one_records, eight_records, strict=True):
     assert a.keys() == b.keys()

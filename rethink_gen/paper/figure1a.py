@@ -55,13 +55,13 @@ def measure(runs, name, seed):
   }
 
 
-def _interval(run):
+def interval(run):
   """Steps over which the loss is averaged: 101 of 25,350, and never fewer than 8."""
   return max(8, run.summary['steps'] // 250)
 
 
 def _curve(run):
-  return drawing.smooth(run.losses, _interval(run))
+  return drawing.smooth(run.losses, interval(run))
 
 
 def draw(entries, runs):
@@ -72,7 +72,7 @@ def draw(entries, runs):
     for axis in axes:
       label = LABELS[name] if seed == 0 else None
       axis.plot(steps, losses, color=colors[name], label=label, linewidth=1.2)
-  intervals = {_interval(run) for run in runs.values()}
+  intervals = {interval(run) for run in runs.values()}
   every = f'mean over {" or ".join(map(str, sorted(intervals)))} steps'
   axes[0].set(xlabel='steps', ylabel=f'training loss, {every}', ylim=(0, 3))
   axes[1].set(xlabel='steps', yscale='log')

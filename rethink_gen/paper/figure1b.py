@@ -34,11 +34,15 @@ def rows(scale):
 
 def _row(scale, model, noise):
   changes = scales.changes(scale, model) | scales.noise_level(scale, model)
-  changes['stop_at_train_accuracy'] = CONVERGED
-  if noise:
-    changes['corruption.mode'] = 'partial_labels'
-    changes['corruption.label_noise'] = noise
+  changes |= {'stop_at_train_accuracy': CONVERGED} | label_noise(noise)
   return Row(f'{model}_{noise:.1f}', model, changes)
+
+
+def label_noise(noise):
+  """{field: value} of a noise level; at 0 that is a run on true labels, named so."""
+  if not noise:
+    return {}
+  return {'corruption.mode': 'partial_labels', 'corruption.label_noise': noise}
 
 
 def measure(runs, name, seed):

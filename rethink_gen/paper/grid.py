@@ -206,9 +206,7 @@ def read(folder):
   return Run(
     config=json.loads((folder / 'config.json').read_text()),
     summary=json.loads((folder / 'summary.json').read_text()),
-    records=[
-      json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()
-    ],
+    records=metrics.read_records(folder),
     losses=metrics.read_losses(folder),
   )
 

@@ -1,0 +1,114 @@
+"""What the artefacts make of runs, on made-up runs whose answer is known."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rethink_gen.paper import (
+  appendix_e,
+  drawing,
+  figure1a,
+  figure1b,
+  figure1c,
+  figure2b,
+  scales,
+  table1,
+)
+from rethink_gen.paper.grid import Run
+
+
+def make_run(losses=(), records=(), **summary):
+  return Run({}, {'status': 'complete', 'steps': len(losses)} | summary, records, losses)
+
+
+def test_table_1_is_in_percent():
+  runs = {('mlp_1x512', 0): make_run(train_accuracy=0.25, test_accuracy=0.125)}
+  measured = table1.measure(runs, 'mlp_1x512', 0)
+  assert measured == {'train_accuracy': 25.0, 'test_accuracy': 12.5}
+
+
+def test_the_rows_of_table_1_say_what_they_change():
+  rows = {row.name: row for row in table1.rows('full')}
+  changes = rows['alexnet_crop_decay'].changes
+  assert changes['regularization.random_crop'] is True
+  assert changes['regularization.weight_decay'] == scales.WEIGHT_DECAY
+  assert not any(field.startswith('regul') for field in rows['alexnet'].changes)
+  assert rows['inception_no_bn_random'].config == 'inception_no_bn_random'
+
+
+def test_figure_1a_finds_the_first_interval_below_a_loss():
+  losses = np.full(40, 1.0, np.float32)
+  losses[16:24] = 0.05  # the third interval of eight steps
+  losses[24:] = 0.5
+  measured = figure1a.measure({('inception', 0): make_run(losses)}, 'inception', 0)
+  assert measured == {
+    'steps_to_loss_0.1': 24,
+    'steps_to_loss_0.01': None,
+    'final_loss': 0.5,
+  }
+
+
+def test_figure_1a_averages_over_about_a_hundred_steps_at_full_scale():
+  assert figure1a.interval(make_run(np.zeros(65 * 390))) == 101
+
+
+def test_figure_1b_compares_with_true_labels_of_the_same_model_and_seed():
+  runs = {
+    ('alexnet_0.0', 0): make_run(steps_to_fit=100),
+    ('alexnet_0.0', 1): make_run(steps_to_fit=200),
+    ('alexnet_0.5', 0): make_run(steps_to_fit=150),
+    ('alexnet_0.5', 1): make_run(steps_to_fit=None),
+    ('mlp_1x512_0.5', 0): make_run(steps_to_fit=150),
+  }
+
+  def slowdown(name, seed):
+    return figure1b.measure(runs, name, seed)['slowdown']
+
+  assert slowdown('alexnet_0.0', 0) == slowdown('alexnet_0.0', 1) == 1.0
+  assert slowdown('alexnet_0.5', 0) == 1.5
+  assert slowdown('alexnet_0.5', 1) is None  # never fitted
+  assert slowdown('mlp_1x512_0.5', 0) is None  # nothing to compare with
+
+
+def test_figure_1c_ends_at_the_errors_of_table_1_and_of_guessing():
+  paper = {row.name: row.paper for row in figure1c.rows('full') if row.paper}
+  assert paper == {
+    'inception_0.0': {'test_error': pytest.approx(14.25)},
+    'inception_1.0': {'test_error': 90.0},
+    'alexnet_0.0': {'test_error': pytest.approx(23.93)},
+    'alexnet_1.0': {'test_error': 90.0},
+    'mlp_1x512_0.0': {'test_error': pytest.approx(49.49)},
+    'mlp_1x512_1.0': {'test_error': 90.0},
+  }
+  runs = {('alexnet_0.5', 0): make_run(test_accuracy=0.75)}
+  assert figure1c.measure(runs, 'alexnet_0.5', 0) == {'test_error': 25.0}
+
+
+def test_figure_2b_gives_what_early_stopping_would_have_gained():
+  run = make_run(train_accuracy=1.0, test_accuracy=0.5, best_test_accuracy=0.625)
+  measured = figure2b.measure({('inception', 0): run}, 'inception', 0)
+  assert measured['early_stopping_gain'] == 12.5
+
+
+def test_appendix_e_takes_the_running_accuracy_where_batches_are_augmented():
+  record = {'running_accuracy': 0.5, 'train_accuracy': 1.0}
+  runs = {(row.name, 0): make_run(records=[{}, record]) for row in appendix_e.rows('full')}
+  measured = {name: appendix_e.measure(runs, name, 0)['train_accuracy'] for name, _ in runs}
+  assert measured == {
+    'inception_decay': 100.0,
+    'alexnet_decay': 100.0,
+    'mlp_3x512_decay': 100.0,
+    'mlp_1x512_decay': 100.0,
+    'inception_crop': 50.0,
+    'inception_flip_rotate': 50.0,
+  }
+
+
+@given(st.lists(st.floats(0, 10, width=32), min_size=1, max_size=60), st.integers(0, 70))
+def test_smoothing_averages_whole_intervals(losses, interval):
+  steps, means = drawing.smooth(np.array(losses, np.float32), interval)
+  interval = max(1, min(interval, len(losses)))
+  assert len(steps) == len(means) == len(losses) // interval
+  for step, mean in zip(steps, means, strict=True):
+    assert mean == pytest.approx(np.mean(losses[step - interval : step]), abs=1e-5)

@@ -1,0 +1,200 @@
+import json
+import math
+import statistics
+import types
+
+import jax
+import pytest
+
+from rethink_gen import config as config_lib
+from rethink_gen import train
+from rethink_gen.paper import ARTIFACTS, figure1b, grid, scales
+from rethink_gen.paper.grid import Row, Run
+
+TINY = {
+  'dataset.name': 'digits',
+  'dataset.num_train': 64,
+  'dataset.num_test': 50,
+  'batch_size': 32,
+  'num_epochs': 2,
+  'model.width': 8,
+  'stop_at_train_accuracy': None,
+}
+ROWS = [
+  Row('true', 'mlp_1x512', TINY),
+  Row('random', 'mlp_1x512_random', TINY),
+  Row('noisy', 'mlp_1x512', TINY | figure1b.label_noise(0.3)),
+]
+DIVERGING = Row('diverging', 'mlp_1x512', TINY | {'optimizer.learning_rate': 1e30})
+SCALES = pytest.mark.parametrize('scale', scales.SCALES)
+
+
+def every_row(scale):
+  return [row for artifact in ARTIFACTS.values() for row in artifact.rows(scale)]
+
+
+@SCALES
+def test_every_row_makes_a_config_that_is_accepted(scale):
+  for row in every_row(scale):
+    config_lib.validate(grid.make_config(row, seed=1))
+
+
+@SCALES
+def test_the_grids_have_the_papers_rows(scale):
+  counts = {name: len(artifact.rows(scale)) for name, artifact in ARTIFACTS.items()}
+  assert counts == {
+    'table1': 19,
+    'figure1a': 5,
+    'figure1b': 33,
+    'figure1c': 33,
+    'figure2b': 2,
+    'appendix_e': 6,
+  }
+  for artifact in ARTIFACTS.values():
+    names = [row.name for row in artifact.rows(scale)]
+    assert len(set(names)) == len(names)
+
+
+@SCALES
+def test_figures_1b_and_1c_share_one_grid(scale, tmp_path):
+  one, other = (
+    grid.make_jobs(ARTIFACTS[name].rows(scale), 2, tmp_path)
+    for name in ('figure1b', 'figure1c')
+  )
+  assert one.keys() == other.keys()
+  assert len(one) == 66
+
+
+def test_at_full_scale_the_curves_are_runs_of_table_1(tmp_path):
+  jobs = {
+    name: grid.make_jobs(artifact.rows('full'), 1, tmp_path).keys()
+    for name, artifact in ARTIFACTS.items()
+  }
+  assert len(jobs['table1'] & jobs['figure1a']) == 2
+  assert jobs['figure2b'] <= jobs['table1']
+
+
+def test_full_scale_changes_no_data_and_no_hyperparameter():
+  allowed = {
+    *('num_epochs', 'stop_at_train_accuracy', 'eval_every'),
+    *('corruption.mode', 'corruption.label_noise'),
+    *('regularization.weight_decay', 'regularization.random_crop'),
+    *('regularization.random_flip', 'regularization.random_rotation'),
+  }
+  for row in every_row('full'):
+    assert row.changes.keys() <= allowed, row.name
+
+
+def test_the_seed_is_that_of_the_run_and_of_the_corruption():
+  config = grid.make_config(ROWS[1], seed=3)
+  assert (config.seed, config.corruption.seed) == (3, 3)
+
+
+def test_a_folder_is_named_by_all_that_decides_the_result():
+  config = grid.make_config(ROWS[0], seed=0)
+  name = grid.folder_name(ROWS[0], config)
+  config.dataset.data_dir = '/elsewhere'
+  assert grid.folder_name(ROWS[0], config) == name
+  config.model.width = 9
+  assert grid.folder_name(ROWS[0], config) != name
+  # Golden: a change orphans the finished runs of every user's folder.
+  assert name == 'mlp_1x512-0f076c3d'
+
+
+def test_a_grid_runs_once_and_goes_on_past_a_row_that_diverges(
+  tmp_path, monkeypatch, capsys
+):
+  rows = [DIVERGING, *ROWS]
+  jobs = grid.make_jobs(rows, 1, tmp_path)
+  grid.check(jobs)
+  grid.run_all(jobs)
+  lines = capsys.readouterr().out.splitlines()
+  assert [line.split()[:2] for line in lines] == [
+    *(['1/4', 'diverging'], ['2/4', 'true'], ['3/4', 'random'], ['4/4', 'noisy'])
+  ]
+  assert 'diverged at step' in lines[0]
+  assert 'left' in lines[2]
+  assert 'the last run' in lines[3]
+
+  runs = grid.collect(rows, 1, tmp_path)
+  entries = grid.make_entries(ARTIFACTS['table1'], rows, runs)
+  assert [entry['status'] for entry in entries] == ['diverged', *3 * ['complete']]
+  assert entries[0]['ours'] == {'train_accuracy': None, 'test_accuracy': None}
+  summary = runs['random', 0].summary
+  assert entries[2]['ours']['train_accuracy'] == 100 * summary['train_accuracy']
+
+  monkeypatch.setattr(train, 'run', None)
+  grid.run_all(jobs)
+  assert '4 of 4 runs are finished already' in capsys.readouterr().out
+
+
+def test_runs_that_differ_in_data_seed_or_label_noise_compile_once(tmp_path):
+  compiled = []
+  jax.monitoring.register_event_duration_secs_listener(
+    lambda event, *_, **__: compiled.append(event) if 'backend_compile' in event else None
+  )
+  train.programs.cache_clear()  # of what other tests compiled
+  jobs = list(grid.make_jobs(ROWS, 2, tmp_path).items())
+  folder, (_, config) = jobs[0]
+  train.run(config, folder)
+  assert compiled, 'the first run compiles, or this test sees nothing'
+  compiled.clear()
+  for folder, (_, config) in jobs[1:]:
+    train.run(config, folder)
+  assert compiled == []
+
+
+def test_entries_are_means_over_seeds_beside_the_papers_numbers():
+  artifact = types.SimpleNamespace(
+    COLUMNS={'score': ('score', '', '.2f'), 'other': ('other', '', '.2f')},
+    measure=lambda runs, name, seed: runs[name, seed].summary['measured'],
+  )
+
+  def run(status='complete', **measured):
+    summary = {'status': status, 'measured': measured, 'seconds': 2.0, 'device': 'cpu'}
+    return Run({}, summary, [], [])
+
+  rows = [
+    Row('whole', 'mlp_1x512', {}, {'score': 3.0}),
+    Row('one', 'mlp_1x512', {}, {'score': 3.0}),
+    Row('some', 'mlp_1x512', {}, {'score': 3.0}),
+    Row('none', 'mlp_1x512', {}),
+  ]
+  values = [1.0, 4.0, 5.5]
+  runs = {('whole', seed): run(score=v, other=None) for seed, v in enumerate(values)}
+  runs |= {('one', 0): run(score=7.0), ('some', 0): run('diverged')}
+  runs |= {('some', 1): run(score=1.0, other=1.0)}
+  whole, one, some, none = grid.make_entries(artifact, rows, runs)
+  assert whole['ours'] == {'score': statistics.mean(values), 'other': None}
+  assert whole['std']['score'] == pytest.approx(2.2912878)  # by hand, n - 1
+  assert whole['difference'] == {'score': 0.5}
+  assert (whole['seeds'], whole['seconds'], whole['device']) == ([0, 1, 2], 6.0, 'cpu')
+  assert (one['ours']['score'], one['std']['score']) == (7.0, None)
+  assert (some['status'], some['ours']['score']) == ('1 of 2 diverged', None)
+  assert (none['status'], none['seeds'], none['difference']) == ('not run', [], {})
+
+
+def test_the_time_left_follows_the_pace_of_the_finished_runs(tmp_path):
+  rows = [
+    ROWS[0]._replace(name=f'{n}', changes=TINY | {'num_epochs': n}) for n in (1, 2, 4)
+  ]
+  jobs = grid.make_jobs(rows, 1, tmp_path)
+  first, second, third = jobs
+  before = grid.seconds_left(jobs, {})
+  assert before == pytest.approx(7 * 64 * grid.PACES['digits', 'mlp'])
+  assert grid.seconds_left(jobs, {first: 10.0}) == pytest.approx(60.0)
+  assert grid.seconds_left(jobs, {first: 10.0, second: 5.0}) == pytest.approx(20.0)
+  assert grid.seconds_left(jobs, dict.fromkeys((first, second, third), 1.0)) == 0
+
+
+def test_a_finished_run_is_read_as_it_was_written(tmp_path):
+  (folder, (_, config)), *_ = grid.make_jobs(ROWS, 1, tmp_path).items()
+  assert grid.read(folder) is None
+  summary = train.run(config, folder)
+  run = grid.read(folder)
+  assert run.summary == json.loads(json.dumps(summary))
+  assert config_lib.differences(config, run.config) == []
+  assert [record['epoch'] for record in run.records] == [1, 2]
+  assert run.losses.shape == (summary['steps'],)
+  # The last epoch's mean is that of its record.
+  assert math.isclose(run.losses[2:].mean(), run.records[-1]['running_loss'], rel_tol=1e-6)

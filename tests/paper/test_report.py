@@ -1,0 +1,54 @@
+import pytest
+
+from rethink_gen.errors import BadInput
+from rethink_gen.paper import report
+
+COLUMNS = {'score': ('hit', '%', '.2f'), 'steps': ('steps', '', ',.0f')}
+
+
+def entry(name, ours, paper, **changes):
+  difference = {c: ours[c] - v for c, v in paper.items() if ours[c] is not None}
+  return {
+    'name': name,
+    'status': 'complete',
+    'ours': ours,
+    'paper': paper,
+    'difference': difference,
+    'std': {'score': None, 'steps': None},
+    'note': '',
+    'seeds': [0],
+    'seconds': 48.0,
+  } | changes
+
+
+def test_the_table_sets_the_paper_ours_and_the_difference_side_by_side():
+  entries = [
+    entry('a', {'score': 99.998, 'steps': 1234.0}, {'score': 100.0}),
+    entry('b', {'score': 50.0, 'steps': None}, {}, std={'score': 1.5, 'steps': None}),
+    entry('c', {'score': None, 'steps': None}, {'score': 1.0}, status='not run'),
+  ]
+  header, lines = report.make_table(COLUMNS, entries)
+  assert report.to_markdown(header, lines).splitlines() == [
+    '| row | hit (%): paper |         ours | difference | steps | seeds | time |  remark |',
+    '| --- | -------------: | -----------: | ---------: | ----: | ----: | ---: | ------: |',
+    '| a   |         100.00 |        99.99 |      -0.00 | 1,234 |     1 | 48 s |         |',
+    '| b   |              – | 50.00 ± 1.50 |          – |     – |     1 | 48 s |         |',
+    '| c   |           1.00 |            – |          – |     – |     1 | 48 s | not run |',
+  ]
+
+
+def test_without_remarks_there_is_no_column_for_them():
+  header, _ = report.make_table(COLUMNS, [entry('a', {'score': 1.0, 'steps': 1.0}, {})])
+  assert header == ['row', 'hit (%)', 'steps', 'seeds', 'time']
+
+
+def test_nothing_finished_is_said_in_a_sentence(tmp_path):
+  with pytest.raises(BadInput, match='holds no finished run'):
+    report.write(tmp_path, 'smoke', {'table1': []}, {'table1': {}}, '')
+  assert not list(tmp_path.iterdir())
+
+
+def test_the_page_shows_text_as_text():
+  page = report.render('smoke', [], '--rows=<script>')
+  assert '<script>' not in page
+  assert '&lt;script&gt;' in page
