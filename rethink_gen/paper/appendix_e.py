@@ -39,7 +39,9 @@ def rows(scale):
     Row(
       name,
       config,
-      scales.changes(scale, config) | regularizer,
+      scales.changes(scale, config)
+      | (scales.augmented(scale) if is_augmented(name) else {})
+      | regularizer,
       {} if paper is None else {'train_accuracy': paper},
       'the paper: failed to converge' if paper is None else '',
     )
@@ -47,12 +49,16 @@ def rows(scale):
   ]
 
 
+def is_augmented(name):
+  return name.endswith(('crop', 'rotate'))
+
+
 def measure(runs, name, seed):
   run = runs[name, seed]
-  augmented = name.endswith(('crop', 'rotate'))
   last = run.records[-1]
   return {
-    'train_accuracy': 100 * last['running_accuracy' if augmented else 'train_accuracy']
+    'train_accuracy': 100
+    * last['running_accuracy' if is_augmented(name) else 'train_accuracy']
   }
 
 

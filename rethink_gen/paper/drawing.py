@@ -49,6 +49,12 @@ def save(figure, path, **options):
     figure.savefig(path, **options)
 
 
+def legend(axis, **options):
+  """A legend, where anything is drawn that wants one."""
+  if axis.get_legend_handles_labels()[0]:
+    axis.legend(**options)
+
+
 def smooth(losses, interval):
   """(steps, losses) averaged over intervals of so many steps, at the intervals' ends."""
   interval = max(1, min(interval, len(losses)))

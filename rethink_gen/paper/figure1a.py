@@ -76,7 +76,7 @@ def draw(entries, runs):
   every = f'mean over {" or ".join(map(str, sorted(intervals)))} steps'
   axes[0].set(xlabel='steps', ylabel=f'training loss, {every}', ylim=(0, 3))
   axes[1].set(xlabel='steps', yscale='log')
-  axes[1].legend()
+  drawing.legend(axes[1])
   return figure
 
 

@@ -70,7 +70,7 @@ def draw(entries, runs):
       bound = run.summary['steps'] / base.summary['steps_to_fit']
       axis.plot(noise, bound, '^', color=drawing.COLORS[model])
   axis.set(xlabel='label noise p', ylabel='convergence time / that at p = 0', ylim=0)
-  axis.legend()
+  drawing.legend(axis)
   return figure
 
 

@@ -55,7 +55,7 @@ def draw(entries, runs):
         markersize=8,
       )
   axis.set(xlabel='label noise p', ylabel='test error (%)', ylim=(0, 100))
-  axis.legend(loc='lower right')
+  drawing.legend(axis, loc='lower right')
   return figure
 
 

@@ -33,7 +33,10 @@ def rows(scale):
   paper = {row.name: row.paper for row in table1.rows(scale)}
   return [
     Row(
-      model, model, scales.changes(scale, model) | scales.every_epoch(scale), paper[model]
+      model,
+      model,
+      scales.changes(scale, model) | scales.accuracy_curve(scale),
+      paper[model],
     )
     for model in MODELS
   ]
@@ -64,7 +67,7 @@ def draw(entries, runs):
     axis.plot(epochs, test, color=color, label=label)
     axis.fill_between(epochs, test, np.maximum.accumulate(test), color=color, alpha=0.3)
   axis.set(xlabel='epochs', ylabel='accuracy (%)', ylim=(0, 101))
-  axis.legend(loc='lower right')
+  drawing.legend(axis, loc='lower right')
   return figure
 
 
@@ -75,7 +78,8 @@ def findings(entries):
       yield f'{drawing.NAMES[name]}: early stopping would have gained {gain:.2f} points.'
   ends = [ours[name]['test_accuracy'] for name in MODELS if name in ours]
   if len(ends) == 2 and None not in ends:
+    side = 'above' if ends[0] >= ends[1] else 'below'
     yield (
-      f'With batch normalization the test accuracy ends {ends[0] - ends[1]:+.2f} points '
-      'from where it ends without.'
+      f'With batch normalization the test accuracy ends {abs(ends[0] - ends[1]):.2f} '
+      f'points {side} where it ends without.'
     )
