@@ -59,9 +59,10 @@ def reproduce(workdir):
   names = list(ARTIFACTS) if ARTIFACT.value == 'all' else [ARTIFACT.value]
   rows = pick({name: ARTIFACTS[name].rows(SCALE.value) for name in names})
   jobs = {}
-  for of_one in rows.values():
-    for folder, job in grid.make_jobs(of_one, NUM_SEEDS.value, workdir).items():
-      jobs.setdefault(folder, job)
+  for name, of_one in rows.items():
+    for folder, (label, config) in grid.make_jobs(of_one, NUM_SEEDS.value, workdir).items():
+      label = f'{name} {label}' if len(rows) > 1 else label
+      jobs.setdefault(folder, (label, config))
   if SHARD.value:
     jobs = take_shard(jobs)
   if DRY_RUN.value:

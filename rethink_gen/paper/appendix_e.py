@@ -20,12 +20,12 @@ FLIP_AND_ROTATE = {
 }
 # name, config, regularizer, the paper's training accuracy in percent
 PAPER = (
-  ('inception_decay', 'inception_random', DECAY, 100.0),
-  ('alexnet_decay', 'alexnet_random', DECAY, None),
-  ('mlp_3x512_decay', 'mlp_3x512_random', DECAY, 100.0),
-  ('mlp_1x512_decay', 'mlp_1x512_random', DECAY, 99.21),
-  ('inception_crop', 'inception_random', CROP, 99.93),
-  ('inception_flip_rotate', 'inception_random', FLIP_AND_ROTATE, 99.28),
+  ('inception_random_decay', 'inception_random', DECAY, 100.0),
+  ('alexnet_random_decay', 'alexnet_random', DECAY, None),
+  ('mlp_3x512_random_decay', 'mlp_3x512_random', DECAY, 100.0),
+  ('mlp_1x512_random_decay', 'mlp_1x512_random', DECAY, 99.21),
+  ('inception_random_crop', 'inception_random', CROP, 99.93),
+  ('inception_random_flip_rotate', 'inception_random', FLIP_AND_ROTATE, 99.28),
 )
 CAPTION = (
   'Training accuracy on random labels. With crops, flips or rotations it is the running '

@@ -96,12 +96,12 @@ def test_appendix_e_takes_the_running_accuracy_where_batches_are_augmented():
   runs = {(row.name, 0): make_run(records=[{}, record]) for row in appendix_e.rows('full')}
   measured = {name: appendix_e.measure(runs, name, 0)['train_accuracy'] for name, _ in runs}
   assert measured == {
-    'inception_decay': 100.0,
-    'alexnet_decay': 100.0,
-    'mlp_3x512_decay': 100.0,
-    'mlp_1x512_decay': 100.0,
-    'inception_crop': 50.0,
-    'inception_flip_rotate': 50.0,
+    'inception_random_decay': 100.0,
+    'alexnet_random_decay': 100.0,
+    'mlp_3x512_random_decay': 100.0,
+    'mlp_1x512_random_decay': 100.0,
+    'inception_random_crop': 50.0,
+    'inception_random_flip_rotate': 50.0,
   }
 
 
