@@ -152,12 +152,13 @@ def progress(total_steps, first_step, title=''):
   with rich.progress.Progress(
     *columns, console=console, transient=True, expand=True
   ) as bar:
-    task = bar.add_task(f'{title}  compiling'.strip(), total=total_steps, figures='')
+    before = f'{title}  ' if title else ''
+    task = bar.add_task(f'{before}compiling', total=total_steps, figures='')
     bar.update(task, completed=first_step)
 
     def update(step, description, loss, accuracy):
       figures = f' loss {loss:.4f}  train {accuracy:.2%} '
-      description = f'{title}  {description}'.strip()
+      description = before + description
       bar.update(task, completed=step, description=description, figures=figures)
 
     yield update, lambda line, step=None: None if title else bar.console.print(line)

@@ -25,6 +25,7 @@ SMOKE = {
   'dataset.num_test': 96,  # as many: one compilation serves both evaluations
   'batch_size': 32,
   'num_epochs': 4,
+  'checkpoint_every': 4,
 }
 # Inception is to fit random labels in minutes: hence so few images, and batches small
 # enough that their epochs have steps. Where nothing is compared after the fit, it stops.
