@@ -50,9 +50,9 @@ LAPTOP = {
   'alexnet': {
     'dataset.num_train': 256,
     'dataset.num_test': 1_000,
-    'batch_size': 32,
-    'num_epochs': 100,
-    'eval_every': 50,
+    'batch_size': 64,  # at 32 its first steps leave no unit active: loss 2.29 for good
+    'num_epochs': 120,
+    'eval_every': 60,
     'checkpoint_every': 10,
     'stop_at_train_accuracy': 1.0,
   },
