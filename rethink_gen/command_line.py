@@ -33,6 +33,9 @@ def call(function, workdir):
   except train.Interrupted as error:
     print(f'{error}: saved; the same command goes on from here.', file=sys.stderr)
     sys.exit(128 + error.signal_number)
+  except KeyboardInterrupt:
+    print('SIGINT: the same command goes on from what is saved.', file=sys.stderr)
+    sys.exit(130)
   except OSError as error:
     reason = error.strerror or error
     refuse(f'{workdir}: {reason}; once that is mended, the same command goes on.')

@@ -1,4 +1,4 @@
-"""A table or figure of the paper, from its grid of runs to its report.
+r"""A table or figure of the paper, from its grid of runs to its report.
 
   python -m rethink_gen.reproduce --artifact=table1 --scale=laptop --workdir=runs/paper
   python -m rethink_gen.reproduce --artifact=all --scale=smoke --workdir=runs/smoke
@@ -60,9 +60,10 @@ def reproduce(workdir):
   rows = pick({name: ARTIFACTS[name].rows(SCALE.value) for name in names})
   jobs = {}
   for name, of_one in rows.items():
-    for folder, (label, config) in grid.make_jobs(of_one, NUM_SEEDS.value, workdir).items():
-      label = f'{name} {label}' if len(rows) > 1 else label
-      jobs.setdefault(folder, (label, config))
+    one = grid.make_jobs(ARTIFACTS[name], of_one, NUM_SEEDS.value, workdir)
+    for folder, job in one.items():
+      label = f'{name} {job.label}' if len(rows) > 1 else job.label
+      jobs.setdefault(folder, job._replace(label=label))
   if SHARD.value:
     jobs = take_shard(jobs)
   if DRY_RUN.value:
@@ -75,7 +76,8 @@ def reproduce(workdir):
     print('This part is finished; --collect draws when all are.')
     return
   runs = {
-    name: grid.collect(of_one, NUM_SEEDS.value, workdir) for name, of_one in rows.items()
+    name: grid.collect(ARTIFACTS[name], of_one, NUM_SEEDS.value, workdir)
+    for name, of_one in rows.items()
   }
   command = ' '.join(['python -m rethink_gen.reproduce', *sys.argv[1:]])
   report.write(workdir, SCALE.value, rows, runs, command)

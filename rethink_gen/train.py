@@ -102,8 +102,8 @@ def only_writer(workdir):
     os.close(descriptor)
 
 
-def check_workdir(config, workdir):
-  """Raises BadInput unless this config may start or go on in this folder."""
+def check_folder(workdir):
+  """Raises BadInput unless this is, or can be made, a folder to write in."""
   existing = next(path for path in (workdir, *workdir.parents) if path.exists())
   if not existing.is_dir():
     raise BadInput(
@@ -112,6 +112,11 @@ def check_workdir(config, workdir):
     )
   if not os.access(existing, os.W_OK):
     raise BadInput(f'The folder {existing} is not writable; choose another --workdir.')
+
+
+def check_workdir(config, workdir):
+  """Raises BadInput unless this config may start or go on in this folder."""
+  check_folder(workdir)
   if (workdir / 'config.json').exists():
     try:
       stored = json.loads((workdir / 'config.json').read_text())
@@ -408,8 +413,6 @@ def summarize(config, dataset, labels_changed, state, records, status):
     if threshold is not None and record['train_accuracy'] >= threshold
   )
   speeds = [s for record in records if (s := record['examples_per_second'])]
-  device = jax.devices()[0].device_kind
-  cores = f' ({os.cpu_count()} cores)' if device == 'cpu' else ''
   return {
     'status': status,
     'model': config.model.name,
@@ -434,8 +437,15 @@ def summarize(config, dataset, labels_changed, state, records, status):
     'steps_to_fit': next(fitted, None),
     'seconds': last.get('seconds', 0.0),
     'examples_per_second': statistics.median(speeds) if speeds else None,
-    'device': f'{jax.device_count()} x {device}{cores}',
+    'device': device(),
     'precision': config.precision,
     'jax_version': jax.__version__,
     'seed': config.seed,
   }
+
+
+def device():
+  """What computes, for the summaries: '1 x NVIDIA H100', '1 x cpu (2 cores)'."""
+  kind = jax.devices()[0].device_kind
+  cores = f' ({os.cpu_count()} cores)' if kind == 'cpu' else ''
+  return f'{jax.device_count()} x {kind}{cores}'

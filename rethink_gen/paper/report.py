@@ -84,7 +84,12 @@ def make_section(name, rows, runs):
       make_details(row, entry, runs) for row, entry in zip(rows, entries, strict=True)
     ],
     'machines': sorted(
-      {f'{run.summary["device"]}, {run.summary["precision"]}' for run in runs.values()}
+      {
+        ', '.join(
+          run.summary[field] for field in ('device', 'precision') if field in run.summary
+        )
+        for run in runs.values()
+      }
     ),
   }
 
@@ -151,12 +156,14 @@ def make_details(row, entry, runs):
   """What stands under a row's name: its config and its curves."""
   mine = {seed: run for (name, seed), run in runs.items() if name == row.name}
   text = json.dumps(next(iter(mine.values())).config, indent=2) if mine else ''
+  is_training = any(len(run.losses) for run in mine.values())
   changed = [f'--config.{field}={value}' for field, value in row.changes.items()]
+  command = ['python -m rethink_gen.main', f'--config=configs/{row.config}.py', *changed]
   return {
     'name': row.name,
-    'command': ' '.join([f'--config=configs/{row.config}.py', *changed]),
+    'command': ' '.join(command) if is_training else '',
     'config': text,
-    'curves': data_uri(image(draw_curves(mine), 'svg')) if mine else '',
+    'curves': data_uri(image(draw_curves(mine), 'svg')) if is_training else '',
     'status': entry['status'],
   }
 

@@ -8,7 +8,7 @@ import pytest
 
 from rethink_gen import config as config_lib
 from rethink_gen import train
-from rethink_gen.paper import ARTIFACTS, figure1b, grid, scales
+from rethink_gen.paper import ARTIFACTS, figure1b, grid, scales, table1, training
 from rethink_gen.paper.grid import Row, Run
 
 TINY = {
@@ -36,7 +36,7 @@ def every_row(scale):
 @SCALES
 def test_every_row_makes_a_config_that_is_accepted(scale):
   for row in every_row(scale):
-    config_lib.validate(grid.make_config(row, seed=1))
+    config_lib.validate(training.make_settings(row, seed=1))
 
 
 @SCALES
@@ -58,7 +58,7 @@ def test_the_grids_have_the_papers_rows(scale):
 @SCALES
 def test_figures_1b_and_1c_share_one_grid(scale, tmp_path):
   one, other = (
-    grid.make_jobs(ARTIFACTS[name].rows(scale), 2, tmp_path)
+    grid.make_jobs(ARTIFACTS[name], ARTIFACTS[name].rows(scale), 2, tmp_path)
     for name in ('figure1b', 'figure1c')
   )
   assert one.keys() == other.keys()
@@ -67,7 +67,7 @@ def test_figures_1b_and_1c_share_one_grid(scale, tmp_path):
 
 def test_at_full_scale_the_curves_are_runs_of_table_1(tmp_path):
   jobs = {
-    name: grid.make_jobs(artifact.rows('full'), 1, tmp_path).keys()
+    name: grid.make_jobs(artifact, artifact.rows('full'), 1, tmp_path).keys()
     for name, artifact in ARTIFACTS.items()
   }
   assert len(jobs['table1'] & jobs['figure1a']) == 2
@@ -86,12 +86,12 @@ def test_full_scale_changes_no_data_and_no_hyperparameter():
 
 
 def test_the_seed_is_that_of_the_run_and_of_the_corruption():
-  config = grid.make_config(ROWS[1], seed=3)
+  config = training.make_settings(ROWS[1], seed=3)
   assert (config.seed, config.corruption.seed) == (3, 3)
 
 
 def test_a_folder_is_named_by_all_that_decides_the_result():
-  config = grid.make_config(ROWS[0], seed=0)
+  config = training.make_settings(ROWS[0], seed=0)
   name = grid.folder_name(ROWS[0], config)
   config.dataset.data_dir = '/elsewhere'
   assert grid.folder_name(ROWS[0], config) == name
@@ -105,7 +105,7 @@ def test_a_grid_runs_once_and_goes_on_past_a_row_that_diverges(
   tmp_path, monkeypatch, capsys
 ):
   rows = [DIVERGING, *ROWS]
-  jobs = grid.make_jobs(rows, 1, tmp_path)
+  jobs = grid.make_jobs(table1, rows, 1, tmp_path)
   grid.check(jobs)
   grid.run_all(jobs)
   lines = capsys.readouterr().out.splitlines()
@@ -116,8 +116,8 @@ def test_a_grid_runs_once_and_goes_on_past_a_row_that_diverges(
   assert 'left' in lines[2]
   assert 'the last run' in lines[3]
 
-  runs = grid.collect(rows, 1, tmp_path)
-  entries = grid.make_entries(ARTIFACTS['table1'], rows, runs)
+  runs = grid.collect(table1, rows, 1, tmp_path)
+  entries = grid.make_entries(table1, rows, runs)
   assert [entry['status'] for entry in entries] == ['diverged', *3 * ['complete']]
   assert entries[0]['ours'] == {'train_accuracy': None, 'test_accuracy': None}
   summary = runs['random', 0].summary
@@ -134,13 +134,13 @@ def test_runs_that_differ_in_data_seed_or_label_noise_compile_once(tmp_path):
     lambda event, *_, **__: compiled.append(event) if 'backend_compile' in event else None
   )
   train.programs.cache_clear()  # of what other tests compiled
-  jobs = list(grid.make_jobs(ROWS, 2, tmp_path).items())
-  folder, (_, config) = jobs[0]
-  train.run(config, folder)
+  jobs = list(grid.make_jobs(table1, ROWS, 2, tmp_path).items())
+  folder, job = jobs[0]
+  train.run(job.settings, folder)
   assert compiled, 'the first run compiles, or this test sees nothing'
   compiled.clear()
-  for folder, (_, config) in jobs[1:]:
-    train.run(config, folder)
+  for folder, job in jobs[1:]:
+    train.run(job.settings, folder)
   assert compiled == []
 
 
@@ -178,22 +178,22 @@ def test_the_time_left_follows_the_pace_of_the_finished_runs(tmp_path):
   rows = [
     ROWS[0]._replace(name=f'{n}', changes=TINY | {'num_epochs': n}) for n in (1, 2, 4)
   ]
-  jobs = grid.make_jobs(rows, 1, tmp_path)
+  jobs = grid.make_jobs(table1, rows, 1, tmp_path)
   first, second, third = jobs
   before = grid.seconds_left(jobs, {})
-  assert before == pytest.approx(7 * 64 * grid.PACES['digits', 'mlp'])
+  assert before == pytest.approx(7 * 64 * training.PACES['digits', 'mlp'])
   assert grid.seconds_left(jobs, {first: 10.0}) == pytest.approx(60.0)
   assert grid.seconds_left(jobs, {first: 10.0, second: 5.0}) == pytest.approx(20.0)
   assert grid.seconds_left(jobs, dict.fromkeys((first, second, third), 1.0)) == 0
 
 
 def test_a_finished_run_is_read_as_it_was_written(tmp_path):
-  (folder, (_, config)), *_ = grid.make_jobs(ROWS, 1, tmp_path).items()
+  (folder, job), *_ = grid.make_jobs(table1, ROWS, 1, tmp_path).items()
   assert grid.read(folder) is None
-  summary = train.run(config, folder)
+  summary = train.run(job.settings, folder)
   run = grid.read(folder)
   assert run.summary == json.loads(json.dumps(summary))
-  assert config_lib.differences(config, run.config) == []
+  assert config_lib.differences(job.settings, run.config) == []
   assert [record['epoch'] for record in run.records] == [1, 2]
   assert run.losses.shape == (summary['steps'],)
   # The last epoch's mean is that of its record.

@@ -1,0 +1,61 @@
+"""Rows that are computed: an artefact's own `compute(settings, folder, say)`.
+
+What it returns goes into summary.json, in a folder like that of a training run. It may keep
+what it has so far in that folder, and find it there after a kill.
+"""
+
+import json
+import time
+
+import jax
+
+from rethink_gen import metrics, train
+
+
+def make_settings(row, seed):
+  """All that decides the result, as plain JSON."""
+  return row.changes | {'seed': seed}
+
+
+def check(job, folder):
+  """Raises BadInput where the computation would."""
+  train.check_folder(folder.absolute())
+  job.artifact.check(job.settings)
+
+
+def run(job, folder, title):
+  """The summary of the computation.
+
+  Raises:
+    BadInput: as the artefact's `compute` does, or when another process is at work here.
+    OSError: when the folder cannot be written.
+  """
+  started = time.monotonic()
+  folder.mkdir(parents=True, exist_ok=True)
+  with train.only_writer(folder):
+    metrics.write_json(folder / 'config.json', job.settings)
+    result = job.artifact.compute(
+      job.settings, folder, lambda line: print(f'{title}  {line}', flush=True)
+    )
+    summary = {
+      'status': 'complete',
+      'seconds': time.monotonic() - started,
+      'device': train.device(),
+      'jax_version': jax.__version__,
+    } | result
+    metrics.write_json(folder / 'summary.json', summary)
+  return json.loads((folder / 'summary.json').read_text())
+
+
+def describe(summary):
+  del summary  # says little in a few words; the table will say it
+  return 'computed'
+
+
+def plan(job):
+  return ', '.join(f'{name} {value}' for name, value in job.settings.items())
+
+
+def expected_seconds(job, jobs, seconds):
+  del jobs, seconds  # each computation knows its own cost
+  return job.artifact.expected_seconds(job.settings)

@@ -1,0 +1,92 @@
+"""Rows that are training runs: a named config, changed, trained by `rethink_gen.train`."""
+
+import functools
+import importlib
+
+from rethink_gen import config as config_lib
+from rethink_gen import metrics, train
+from rethink_gen.data import sources
+
+# Training examples in the data sets of the paper, so that a dry run reads none of them.
+TRAINING_EXAMPLES = {'cifar10': 50_000, 'digits': 1_437}
+# Seconds a training example, all in, on two CPU cores: (data set, model). Only until the
+# folder has a finished run of the same kind, whose own pace then counts.
+PACES = {
+  ('cifar10', 'mlp'): 1 / 12_000,
+  ('cifar10', 'alexnet'): 1 / 200,
+  ('cifar10', 'inception'): 1 / 40,
+  ('digits', 'mlp'): 1 / 400,
+  ('digits', 'alexnet'): 1 / 200,
+  ('digits', 'inception'): 1 / 50,
+}
+
+
+def make_settings(row, seed):
+  """The ConfigDict of a row; the seed is that of the run and of the corruption."""
+  config = importlib.import_module(f'configs.{row.config}').get_config()
+  config.update_from_flattened_dict(row.changes)
+  config.seed = config.corruption.seed = seed
+  return config
+
+
+def check(job, folder):
+  """Raises BadInput where `run` would."""
+  config = job.settings
+  config_lib.validate(config)
+  train.check_workdir(config, folder.absolute())
+  _load_once(config.dataset.name, config.dataset.data_dir, config.dataset.path)
+
+
+_load_once = functools.cache(lambda *data_set: bool(sources.load(*data_set)))
+
+
+def run(job, folder, title):
+  """The summary of the run; raises what `train.run` raises."""
+  return train.run(job.settings, folder, functools.partial(metrics.progress, title=title))
+
+
+def describe(summary):
+  """A finished run in a few words."""
+  if summary['status'] == 'diverged':
+    return f'diverged at step {summary["steps"]:,}'
+  train_accuracy = metrics.percent(summary['train_accuracy'])
+  return f'train {train_accuracy}  test {metrics.percent(summary["test_accuracy"])}'
+
+
+def plan(job):
+  config = job.settings
+  return f'at most {config.num_epochs} epochs of {num_train(config):,} examples'
+
+
+def expected_seconds(job, jobs, seconds):
+  """What a run will take: the examples it may see at most, times seconds an example.
+
+  These are of the finished runs (those in `seconds`) of the same model on the same number
+  of examples, else of the same model, else PACES. Runs that ended early, once they fitted,
+  so make the estimate fall.
+  """
+  config = job.settings
+  same_model = [
+    (seconds[folder], other.settings)
+    for folder, other in jobs.items()
+    if folder in seconds and other.kind is job.kind and _kind(other) == _kind(job)
+  ]
+  same_size = [found for found in same_model if num_train(found[1]) == num_train(config)]
+  finished = same_size or same_model
+  if not finished:
+    return work(config) * PACES[config.dataset.name, config.model.name]
+  took, saw = sum(s for s, _ in finished), sum(work(other) for _, other in finished)
+  return work(config) * took / saw
+
+
+def _kind(job):
+  return job.settings.dataset.name, *job.settings.model.values()
+
+
+def num_train(config):
+  return config.dataset.num_train or TRAINING_EXAMPLES[config.dataset.name]
+
+
+def work(config):
+  """The most training examples that a run may see."""
+  return num_train(config) * config.num_epochs
