@@ -1,10 +1,20 @@
 """What the paper claims: one file per table or figure.
 
 Each says its grid as data, `rows(scale)`, and what to make of the runs: `measure`, `draw`,
-`findings`, with the words and the paper's numbers beside them.
+`findings`, with the words and the paper's numbers beside them. Its rows are training runs,
+unless it has a `compute` of its own.
 """
 
-from rethink_gen.paper import appendix_e, figure1a, figure1b, figure1c, figure2b, table1
+from rethink_gen.paper import (
+  appendix_e,
+  figure1a,
+  figure1b,
+  figure1c,
+  figure2b,
+  linear_sgd,
+  table1,
+  theorem1,
+)
 
 ARTIFACTS = {
   'table1': table1,
@@ -13,4 +23,6 @@ ARTIFACTS = {
   'figure1c': figure1c,
   'figure2b': figure2b,
   'appendix_e': appendix_e,
+  'theorem1': theorem1,
+  'linear_sgd': linear_sgd,
 }

@@ -29,7 +29,6 @@ STYLE = {
   'figure.dpi': 130,
   'font.size': 9,
   'grid.color': '#dddddd',
-  'legend.frameon': False,
   'lines.markersize': 4,
   'svg.fonttype': 'none',
   'svg.hashsalt': 'rethink_gen',  # the same figure gives the same file
@@ -52,7 +51,7 @@ def save(figure, path, **options):
 def legend(axis, **options):
   """A legend, where anything is drawn that wants one."""
   if axis.get_legend_handles_labels()[0]:
-    axis.legend(**options)
+    axis.legend(frameon=False, **options)
 
 
 def smooth(losses, interval):

@@ -33,7 +33,7 @@ def write(workdir, scale, rows, runs, command):
     )
   sections = []
   for name in rows:
-    section = make_section(name, rows[name], runs[name])
+    section = make_section(name, scale, rows[name], runs[name])
     folder = workdir / name
     folder.mkdir(parents=True, exist_ok=True)
     results = {
@@ -50,16 +50,22 @@ def write(workdir, scale, rows, runs, command):
     (folder / 'table.md').write_text(section['table'])
     for kind in ('png', 'svg'):
       (folder / f'{name}.{kind}').write_bytes(section[kind])
-    (folder / 'report.html').write_text(render(scale, [section], command))
-    print(f'\n{section["title"]}\n\n{section["table"]}\n' + '\n'.join(section['findings']))
+    (folder / 'report.html').write_text(render([section], command))
+    print(f'\n{section["title"]}\n\n{section["table"]}')
+    print('\n'.join([*section['findings'], section['scale']]))
     sections.append(section)
   if len(sections) > 1:
-    (workdir / 'report.html').write_text(render(scale, sections, command))
+    (workdir / 'report.html').write_text(render(sections, command))
   where = workdir if len(sections) > 1 else folder
-  print(f'\n{scales.SAYS[scale]}\nTo read and look at: {where}/report.html')
+  print(f'\nTo read and look at: {where}/report.html')
 
 
-def make_section(name, rows, runs):
+def says(artifact, scale):
+  """What the scale means for an artefact: its own words, or those of all training runs."""
+  return getattr(artifact, 'SAYS', scales.SAYS)[scale]
+
+
+def make_section(name, scale, rows, runs):
   """All that a report says of one artefact, as the template wants it."""
   artifact = ARTIFACTS[name]
   entries = grid.make_entries(artifact, rows, runs)
@@ -70,6 +76,7 @@ def make_section(name, rows, runs):
     'title': artifact.TITLE,
     'asked': artifact.ASKED,
     'found': artifact.FOUND,
+    'scale': says(artifact, scale),
     'caption': artifact.CAPTION,
     'columns': artifact.COLUMNS,
     'entries': entries,
@@ -195,13 +202,12 @@ def data_uri(svg):
   return f'data:image/svg+xml;base64,{base64.b64encode(svg).decode()}'
 
 
-def render(scale, sections, command):
+def render(sections, command):
   """report.html: one file that needs no other."""
   template = pathlib.Path(__file__).with_name('report.html').read_text()
   environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
   return environment.from_string(template).render(
     sections=sections,
-    scale=scales.SAYS[scale],
     command=command,
     versions=f'jax {jax.__version__}, Python {platform.python_version()}',
   )

@@ -49,6 +49,6 @@ def test_nothing_finished_is_said_in_a_sentence(tmp_path):
 
 
 def test_the_page_shows_text_as_text():
-  page = report.render('smoke', [], '--rows=<script>')
+  page = report.render([], '--rows=<script>')
   assert '<script>' not in page
   assert '&lt;script&gt;' in page

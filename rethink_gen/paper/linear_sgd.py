@@ -1,0 +1,142 @@
+"""Section 5: SGD on linear models, from zero, finds the solution of least norm."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rethink_gen.data import preprocess, sources
+from rethink_gen.paper import drawing
+from rethink_gen.paper.grid import Row
+from rethink_gen.theory import linear
+
+TITLE = 'Linear models: the solution that SGD finds'
+ASKED = (
+  'With more unknowns than equations, a linear model has infinitely many weights of '
+  'training error zero. Which does SGD find, and can flatness tell them apart?'
+)
+FOUND = (
+  'Started at zero, SGD stays in the span of the data, where there is one solution: that '
+  'of least norm. And the Hessian of the loss is the same at every solution, so flatness '
+  'cannot tell them apart.'
+)
+COLUMNS = {
+  'loss': ('training loss', '', '.1e'),
+  'distance': ('distance to least norm, relative', '', '.1e'),
+  'distance_in_rows': ('distance within the row space', '', '.1e'),
+  'kept': ('change outside it, relative', '', '.1e'),
+  'norm': ('norm / least norm', '', '.4f'),
+  'hessian_difference': ('Hessian: end against start', '', '.1e'),
+}
+CAPTION = (
+  'Distance of the weights to the solution of least norm, relative to its norm, against '
+  'steps of SGD. A start off the row space of the data keeps what lies outside it (dotted: '
+  'the part of the start there), and converges to another solution. In float64.'
+)
+SAYS = {
+  'smoke': '10 handwritten digits, 20,000 steps.',
+  'laptop': '100 images of CIFAR-10, 100,000 steps.',
+  'full': '100 images of CIFAR-10, 100,000 steps.',
+}
+STARTS = {'zero': 0.0, 'random': 1.0}
+
+
+def rows(scale):
+  if scale == 'smoke':
+    settings = {'dataset': 'digits', 'num_train': 10, 'steps_per_record': 200}
+  else:
+    settings = {'dataset': 'cifar10', 'num_train': 100, 'steps_per_record': 1_000}
+  paper = {'zero': {'norm': 1.0}, 'random': {}}
+  return [
+    Row(start, 'linear_sgd', settings | {'start': start}, paper[start]) for start in STARTS
+  ]
+
+
+def check(settings):
+  sources.load(settings['dataset'])
+
+
+def expected_seconds(settings):
+  return 5 + 100 * settings['steps_per_record'] * 1e-5
+
+
+def compute(settings, folder, say):
+  """Images, per-image standardized, against their centred class numbers."""
+  del folder, say  # seconds
+  data = sources.load(settings['dataset'])
+  images = jnp.asarray(data.x_train[: settings['num_train']])
+  shape = preprocess.crop_shape(*images.shape[1:3])
+  with jax.enable_x64(True):
+    inputs = np.asarray(preprocess.preprocess(images, shape), np.float64)
+    x = jnp.asarray(inputs.reshape(len(inputs), -1))
+    y = jnp.asarray(data.y_train[: len(x)], jnp.float64)
+    y -= y.mean()
+    return _solve(x, y, settings)
+
+
+def _solve(x, y, settings):
+  least = linear.minimum_norm_solution(x, y)
+  scale = jnp.linalg.norm(least)
+  start_key, order_key = jax.random.split(jax.random.key(settings['seed']))
+  start = jax.random.normal(start_key, least.shape)
+  start *= STARTS[settings['start']] * scale / jnp.linalg.norm(start)
+  # The largest rate at which a step on one example cannot overshoot it.
+  rate = 1 / jnp.max(jnp.sum(x**2, axis=1))
+  per_record = settings['steps_per_record']
+  weights = linear.descend(x, y, start, rate, 1, 100, per_record, order_key)
+  end = weights[-1]
+
+  def outside(w):
+    return w - linear.project_on_rows(x, w)
+
+  hessians = [jax.hessian(linear.loss)(w, x, y) for w in (start, end)]
+  relative = jnp.linalg.norm(weights - least, axis=1) / scale
+  return {
+    'loss': float(linear.loss(end, x, y)),
+    'distance': float(relative[-1]),
+    'distance_in_rows': float(
+      jnp.linalg.norm(linear.project_on_rows(x, end - least)) / scale
+    ),
+    'kept': float(jnp.linalg.norm(outside(end - start)) / scale),
+    'norm': float(jnp.linalg.norm(end) / scale),
+    'hessian_difference': float(jnp.abs(hessians[1] - hessians[0]).max()),
+    'start_outside': float(jnp.linalg.norm(outside(start)) / scale),
+    'distances': relative.tolist(),
+    'steps': (per_record * np.arange(101)).tolist(),
+  }
+
+
+def measure(runs, name, seed):
+  return {column: runs[name, seed].summary[column] for column in COLUMNS}
+
+
+def draw(entries, runs):
+  figure, axis = drawing.subplots()
+  colors = dict(zip(STARTS, drawing.PALETTE, strict=False))
+  for (name, seed), run in runs.items():
+    summary = run.summary
+    label = f'start: {name}' if seed == 0 else None
+    axis.plot(summary['steps'], summary['distances'], color=colors[name], label=label)
+    if summary['start_outside'] > 0.01:
+      axis.axhline(summary['start_outside'], linestyle=':', color=colors[name])
+  axis.set(xlabel='steps', ylabel='distance to the solution of least norm', yscale='log')
+  drawing.legend(axis)
+  return figure
+
+
+def findings(entries):
+  ours = {e['name']: e['ours'] for e in entries if e['ours']['norm'] is not None}
+  if 'zero' in ours:
+    yield (
+      f'From zero SGD comes to {ours["zero"]["distance"]:.0e} of the solution of least '
+      f'norm, at a training loss of {ours["zero"]["loss"]:.0e}.'
+    )
+  if 'random' in ours:
+    yield (
+      f'From a random start it ends at a solution {ours["random"]["norm"]:.2f} times as '
+      f'long, at a loss of {ours["random"]["loss"]:.0e}; outside the row space the '
+      f'weights moved by {ours["random"]["kept"]:.0e} of the least norm.'
+    )
+  if ours:
+    largest = max(numbers['hessian_difference'] for numbers in ours.values())
+    difference = f'differ by at most {largest:.0e}' if largest else 'are equal'
+    yield f'The Hessians of the loss at the start and at the end {difference}.'

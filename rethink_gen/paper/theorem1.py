@@ -1,0 +1,158 @@
+"""Theorem 1: a network with 2n + d weights that has any labels on a sample."""
+
+import time
+
+import numpy as np
+
+from rethink_gen.data import corruption, sources
+from rethink_gen.errors import BadInput
+from rethink_gen.paper import drawing
+from rethink_gen.paper.grid import Row
+from rethink_gen.theory import expressivity
+
+TITLE = 'Theorem 1: 2n + d weights fit anything'
+ASKED = (
+  'How many weights does a ReLU network need to have any labels on n points in d '
+  'dimensions?'
+)
+FOUND = (
+  '2n + d in two layers (Theorem 1), and O(n + d) at every depth k with a width of O(n/k) '
+  '(its corollary). The proof is a construction.'
+)
+COLUMNS = {
+  'weights': ('weights', '', ',.0f'),
+  'width': ('width', '', ',.0f'),
+  'train_accuracy': ('training accuracy', '%', '.2f'),
+  'error': ('largest error', '', '.1e'),
+  'test_accuracy': ('test accuracy', '%', '.2f'),
+  'train_accuracy_float32': ('training accuracy in float32', '%', '.2f'),
+  'seconds_to_construct': ('seconds to construct', '', '.2f'),
+  'seconds_to_evaluate': ('seconds to evaluate', '', '.2f'),
+}
+CAPTION = (
+  'Left: the function along the direction that the network projects on, at ten of its '
+  'points in a row: piecewise linear, through every label. Right: how steep its pieces '
+  'are. Neighbours on a line of n points are as near as 1/n², and single precision does '
+  'not tell them apart: hence float64.'
+)
+DEPTHS = (2, 3, 5, 10)
+SAYS = {
+  'smoke': '500 handwritten digits with random labels.',
+  'laptop': 'All 50,000 images of CIFAR-10 with random labels.',
+  'full': 'All 50,000 images of CIFAR-10 with random labels.',
+}
+
+
+def rows(scale):
+  data = (
+    {'dataset': 'digits', 'num_train': 500}
+    if scale == 'smoke'
+    else {'dataset': 'cifar10', 'num_train': 50_000}
+  )
+  size, dimensions = data['num_train'], {'digits': 64, 'cifar10': 3072}[data['dataset']]
+  return [
+    Row(
+      f'depth_{depth}',
+      'theorem1',
+      data | {'depth': depth},
+      {'weights': 2 * size + dimensions, 'train_accuracy': 100.0},
+    )
+    for depth in DEPTHS
+  ]
+
+
+def check(settings):
+  if settings['num_train'] < 1:
+    raise BadInput(f'num_train is {settings["num_train"]}, but a sample has a point.')
+  sources.load(settings['dataset'])
+
+
+def expected_seconds(settings):
+  return 2 + 3e-9 * settings['num_train'] ** 2
+
+
+def compute(settings, folder, say):
+  """Random labels fitted; outputs are class numbers, rounded to tell the class."""
+  original = sources.load(settings['dataset'])
+  data = corruption.corrupt(original, 'random_labels', settings['seed'], 0.0)
+  x_train, y_train = data.x_train[: settings['num_train']], data.y_train
+  inputs = x_train.reshape(len(x_train), -1) / 255
+  labels = y_train[: len(inputs)]
+  started = time.monotonic()
+  model, params = expressivity.construct(
+    inputs, labels, settings['depth'], settings['seed']
+  )
+  constructed = time.monotonic()
+  outputs = expressivity.evaluate(model, params, inputs)
+  evaluated = time.monotonic()
+  say(f'constructed and evaluated on {len(inputs):,} points')
+  test_inputs = data.x_test.reshape(len(data.x_test), -1) / 255
+  in_float32 = expressivity.evaluate(model, params, inputs, np.float32)
+  thresholds, weights = (
+    np.concatenate([params[name] for name in sorted(params, key=_layer) if kind in name])
+    for kind in ('thresholds', 'weights')
+  )
+  np.savez(folder / 'function.npz', thresholds=thresholds, weights=weights)
+  middle = len(thresholds) // 2
+
+  def accuracy(predicted, true):
+    return float((np.rint(predicted) == true).mean())
+
+  return {
+    'depth': settings['depth'],
+    'weights': expressivity.count_weights(params),
+    'width': expressivity.width(model),
+    'train_accuracy': accuracy(outputs, labels),
+    'error': float(np.abs(outputs - labels).max()),
+    'test_accuracy': accuracy(
+      expressivity.evaluate(model, params, test_inputs), data.y_test
+    ),
+    'train_accuracy_float32': accuracy(in_float32, labels),
+    'error_float32': float(np.abs(in_float32 - labels).max()),
+    'seconds_to_construct': constructed - started,
+    'seconds_to_evaluate': evaluated - constructed,
+    # What the figure shows: slopes, and ten points in the middle.
+    'slopes': np.percentile(np.abs(np.cumsum(weights)), np.arange(101)).tolist(),
+    'thresholds': thresholds[middle : middle + 10].tolist(),
+    'pieces': np.cumsum(weights)[middle : middle + 10].tolist(),
+  }
+
+
+def _layer(name):
+  """Sorts direction first, then layers by their number."""
+  return int(name.rpartition('_')[2]) if '_' in name else -1
+
+
+def measure(runs, name, seed):
+  summary = runs[name, seed].summary
+  return {
+    column: summary[column] * (100 if unit == '%' else 1)
+    for column, (_, unit, _) in COLUMNS.items()
+  }
+
+
+def draw(entries, runs):
+  figure, (function, slopes) = drawing.subplots(1, 2)
+  if runs:
+    summary = next(iter(runs.values())).summary
+    thresholds = np.array(summary['thresholds'])
+    rises = np.array(summary['pieces'])[:-1] * np.diff(thresholds)
+    values = np.concatenate([[0], np.cumsum(rises)])
+    function.plot(thresholds - thresholds[0], values - values.min(), 'o-')
+    slopes.plot(np.arange(101), summary['slopes'])
+  function.set(
+    xlabel='⟨a, x⟩, from the first point on', ylabel='output, from the lowest on'
+  )
+  slopes.set(xlabel='share of the pieces (%)', ylabel='slope at most', yscale='log', ylim=1)
+  return figure
+
+
+def findings(entries):
+  for entry in entries:
+    ours = entry['ours']
+    if ours['weights'] is not None:
+      yield (
+        f'Depth {entry["changes"]["depth"]}: {ours["weights"]:,.0f} weights, at most '
+        f'{ours["width"]:,.0f} units wide, have {ours["train_accuracy"]:.2f} % of the '
+        f'random labels, to {ours["error"]:.0e}.'
+      )

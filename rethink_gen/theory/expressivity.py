@@ -1,0 +1,178 @@
+"""A ReLU network with 2n + d weights for any labels of n points in d dimensions.
+
+Theorem 1 and its corollary (section 4, appendix C) as a construction, not a training: a
+direction a makes the inputs numbers z_i = <a, x_i>, and on a line a piecewise linear
+function with a knot at every point goes through anything.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rethink_gen.errors import BadInput
+
+DIRECTIONS = 10  # tried before giving up
+EVALUATION_BATCH = 16  # inputs: their activations stay in the cache of a processor
+
+
+class Interpolator(nn.Module):
+  """The network of Theorem 1, (batch, d) -> (batch,), of depth 2 or more.
+
+  The first hidden layer sees z = <a, x>, and every hidden unit is max(z - threshold, 0).
+  Depth 2 sums them with n weights. Of depth k, each of k - 1 hidden layers has n / (k - 1)
+  of the units, rounded up, and three that carry on what later layers need: z itself,
+  from the lowest threshold up, and the two signs of the sum so far. So there are
+  2n + d weights to choose at every depth, the width is n / (k - 1) + 3, and the weights of
+  the carrying units are 1 and -1.
+  """
+
+  num_points: int
+  depth: int = 2
+
+  @nn.compact
+  def __call__(self, x):
+    a = self.param('direction', nn.initializers.zeros, x.shape[1:])
+    total = jnp.zeros(len(x), x.dtype)
+    z, lowest = x @ a, 0
+    for layer, size in enumerate(layer_sizes(self.num_points, self.depth)):
+      thresholds = self.param(f'thresholds_{layer}', nn.initializers.zeros, (size,))
+      weights = self.param(f'weights_{layer}', nn.initializers.zeros, (size,))
+      hidden = nn.relu(z[:, None] - (thresholds - lowest))
+      total = nn.relu(total) - nn.relu(-total) + hidden @ weights
+      if layer == 0:
+        lowest = thresholds[0]
+        z = z - lowest
+      z = nn.relu(z)
+    return total
+
+
+def layer_sizes(num_points, depth):
+  """Units in each of depth - 1 hidden layers, less those that carry."""
+  return [len(part) for part in np.array_split(np.arange(num_points), depth - 1)]
+
+
+def construct(inputs, targets, depth=2, seed=0):
+  """Parameters with which `Interpolator` maps inputs to targets.
+
+  Thresholds lie at the points themselves, one place on: b_1 < z_1 = b_2 < z_2 = b_3 < ...
+  The matrix max(z_i - b_j, 0) is lower triangular with a positive diagonal, as the proof
+  wants it, and solving for the weights takes 2n divisions and differences: the sum of the
+  first i weights is the slope of the function between z_(i-1) and z_i. (With thresholds
+  half-way each slope would be twice the wanted one less the slope before: rounding and
+  size would add up over n steps instead of staying where they arise.)
+
+  Args:
+    inputs: (n, d), of any real type; computed with in float64.
+    targets: (n,) real numbers, such as class numbers.
+    depth: of the network, 2 or more.
+    seed: of the direction, Gaussian, scaled so that all z_i lie within one unit.
+
+  Returns:
+    (model, params): an Interpolator over the distinct inputs, and its float64 parameters.
+
+  Raises:
+    BadInput: when there are no inputs, or some are not finite, or two equal inputs have
+      different targets, which no function can have, or the depth is below 2.
+  """
+  inputs = np.asarray(inputs, np.float64)
+  targets = np.asarray(targets, np.float64)
+  _check(inputs, targets, depth)
+  random = np.random.default_rng(seed)
+  for _ in range(DIRECTIONS):
+    direction = random.normal(size=inputs.shape[1])
+    z = inputs @ direction
+    scale = np.ptp(z) or 1.0
+    direction, z = direction / scale, z / scale
+    order = np.argsort(z, kind='stable')
+    kept = distinct(inputs, targets, z, order)
+    if kept is not None:
+      break
+  else:
+    raise BadInput(
+      f'In {DIRECTIONS} random directions some different inputs fall on one point: they '
+      'differ by less than rounding can tell.'
+    )
+  z, targets = z[kept], targets[kept]
+  # One unit below: slopes there are as small as the targets.
+  thresholds = np.concatenate([z[:1] - 1, z[:-1]])
+  slopes = np.diff(targets, prepend=0) / (z - thresholds)
+  weights = np.diff(slopes, prepend=0)
+  model = Interpolator(len(z), depth)
+  cuts = np.cumsum(layer_sizes(len(z), depth))[:-1]
+  params = {'direction': direction}
+  for name, values in (('thresholds', thresholds), ('weights', weights)):
+    for layer, part in enumerate(np.split(values, cuts)):
+      params[f'{name}_{layer}'] = part
+  return model, params
+
+
+def _check(inputs, targets, depth):
+  if inputs.ndim != 2 or len(inputs) == 0 or targets.shape != inputs.shape[:1]:
+    raise BadInput(
+      f'The inputs have the shape {inputs.shape} and the targets {targets.shape}, but '
+      'they must be (n, d) and (n,) with at least one point.'
+    )
+  if not (np.isfinite(inputs).all() and np.isfinite(targets).all()):
+    raise BadInput('Some inputs or targets are not finite; leave those points out.')
+  if not 2 <= depth <= len(inputs) + 1:
+    raise BadInput(
+      f'The depth is {depth}, but it must be from 2 to n + 1 = {len(inputs) + 1}, so that '
+      'every hidden layer has a unit.'
+    )
+
+
+def distinct(inputs, targets, z, order):
+  """Indices of the points in the order of z, equal points once.
+
+  None when different inputs are nearer on the line than rounding can tell.
+  """
+  # Rounding of a sum of d products, relative to the largest of them.
+  rounding = 4 * np.finfo(np.float64).eps * inputs.shape[1] ** 0.5 * np.abs(z).max()
+  kept = [order[0]]
+  close = np.diff(z[order]) <= rounding
+  for i, j, is_close in zip(order[:-1], order[1:], close, strict=True):
+    if not is_close:
+      kept.append(j)
+    elif not np.array_equal(inputs[i], inputs[j]):
+      return None
+    elif targets[i] != targets[j]:
+      raise BadInput(
+        f'Inputs {min(i, j)} and {max(i, j)} are equal, but their targets are '
+        f'{targets[min(i, j)]:g} and {targets[max(i, j)]:g}: no function has both. Leave '
+        'one of them out.'
+      )
+  return np.array(kept)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _evaluate(model, params, inputs):
+  def one_batch(x):
+    return model.apply({'params': params}, x)
+
+  return jax.lax.map(one_batch, inputs)
+
+
+def evaluate(model, params, inputs, dtype=np.float64):
+  """The network's output, of the given precision throughout: (n, d) -> (n,)."""
+  count = len(inputs)
+  batches = -(-count // EVALUATION_BATCH)
+  padded = np.zeros((batches * EVALUATION_BATCH, inputs.shape[1]), dtype)
+  padded[:count] = inputs
+  with jax.enable_x64(True), jax.default_matmul_precision('highest'):
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
+    batched = padded.reshape(batches, EVALUATION_BATCH, -1)
+    outputs = _evaluate(model, params, batched)
+  return np.asarray(outputs).reshape(-1)[:count]
+
+
+def count_weights(params):
+  """2n + d: all numbers that were chosen."""
+  return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def width(model):
+  """Units in the widest hidden layer, those that carry included."""
+  return max(layer_sizes(model.num_points, model.depth)) + (3 if model.depth > 2 else 0)

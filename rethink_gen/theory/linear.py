@@ -1,0 +1,61 @@
+"""Over-parametrized least squares by SGD: which of all solutions it finds (section 5).
+
+The loss is |X w - y|^2 / 2n with n equations in d > n unknowns. Every step adds a multiple
+of rows of X, so w stays in its start plus the row space: from zero, the only solution
+there is the one of least norm, X^T (X X^T)^-1 y.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from rethink_gen.errors import BadInput
+
+
+def minimum_norm_solution(x, y):
+  """X^T (X X^T)^-1 y: (n, d), (n,) -> (d,).
+
+  Raises:
+    BadInput: when there are not fewer equations than unknowns.
+  """
+  if not 0 < x.shape[0] < x.shape[1]:
+    raise BadInput(
+      f'There are {x.shape[0]} equations in {x.shape[1]} unknowns, but least squares is '
+      'over-parametrized only with fewer equations than unknowns, and at least one.'
+    )
+  return x.T @ jnp.linalg.solve(x @ x.T, y)
+
+
+def project_on_rows(x, v):
+  """The part of v (d,) that lies in the row space of x (n, d)."""
+  return x.T @ jnp.linalg.solve(x @ x.T, x @ v)
+
+
+def loss(w, x, y):
+  """|X w - y|^2 / 2n."""
+  return jnp.mean((x @ w - y) ** 2) / 2
+
+
+def descend(x, y, start, learning_rate, batch_size, num_records, steps_per_record, key):
+  """SGD with batches drawn with replacement, its gradients taken by autodiff.
+
+  Args:
+    x, y: float (n, d) and (n,).
+    start: float (d,), the weights before the first step.
+    learning_rate: as it is in w - learning_rate * gradient; constant.
+    batch_size, num_records, steps_per_record: counts.
+    key: decides the batches.
+
+  Returns:
+    float (num_records + 1, d): the weights at the start and after every record's steps.
+  """
+
+  def step(w, key):
+    chosen = jax.random.randint(key, (batch_size,), 0, len(x))
+    return w - learning_rate * jax.grad(loss)(w, x[chosen], y[chosen]), None
+
+  def record(w, key):
+    w, _ = jax.lax.scan(step, w, jax.random.split(key, steps_per_record))
+    return w, w
+
+  _, recorded = jax.lax.scan(record, start, jax.random.split(key, num_records))
+  return jnp.concatenate([start[None], recorded])
