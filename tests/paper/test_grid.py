@@ -8,6 +8,7 @@ import pytest
 
 from rethink_gen import config as config_lib
 from rethink_gen import train
+from rethink_gen.errors import BadInput
 from rethink_gen.paper import ARTIFACTS, figure1b, grid, scales, table1, training
 from rethink_gen.paper.grid import Row, Run
 
@@ -206,3 +207,43 @@ def test_a_finished_run_is_read_as_it_was_written(tmp_path):
   assert run.losses.shape == (summary['steps'],)
   # The last epoch's mean is that of its record.
   assert math.isclose(run.losses[2:].mean(), run.records[-1]['running_loss'], rel_tol=1e-6)
+
+
+def test_what_is_computed_is_computed_once_and_reads_back(tmp_path, capsys):
+  def compute(settings, folder, say):
+    assert (folder / 'config.json').exists()
+    say('working')
+    return {'twice': 2 * settings['number'] + settings['seed']}
+
+  artifact = types.SimpleNamespace(
+    check=lambda settings: None,
+    compute=compute,
+    expected_seconds=lambda settings: 100 * settings['number'],
+    measure=lambda runs, name, seed: {'twice': runs[name, seed].summary['twice']},
+    COLUMNS={'twice': ('twice', '', '.1f')},
+  )
+  rows = [Row('a', 'made_up', {'number': 3}), Row('b', 'made_up', {'number': 4})]
+  jobs = grid.make_jobs(artifact, rows, 2, tmp_path)
+  assert len(jobs) == 4
+  assert grid.seconds_left(jobs, {}) == 2 * 300 + 2 * 400
+  grid.check(jobs)
+  grid.run_all(jobs)
+  assert '1/4  a, seed 0  working' in capsys.readouterr().out
+  runs = grid.collect(artifact, rows, 2, tmp_path)
+  entries = grid.make_entries(artifact, rows, runs)
+  assert [entry['ours']['twice'] for entry in entries] == [6.5, 8.5]
+  assert runs['b', 1].config == {'number': 4, 'seed': 1}
+  artifact.compute = None
+  grid.run_all(jobs)
+  assert '4 of 4 runs are finished already' in capsys.readouterr().out
+
+
+def test_what_cannot_be_computed_is_refused_before_anything_is(tmp_path):
+  def refuse(settings):
+    raise BadInput('no')
+
+  artifact = types.SimpleNamespace(check=refuse, compute=None)
+  jobs = grid.make_jobs(artifact, [Row('a', 'made_up', {})], 1, tmp_path / 'new')
+  with pytest.raises(BadInput):
+    grid.check(jobs)
+  assert not (tmp_path / 'new').exists()
