@@ -22,7 +22,7 @@ CONVERGED = 0.99  # of the whole training set; the paper's MLP ends at 99.34 % a
 CAPTION = (
   f'Convergence time is the first step at which the training accuracy over the whole '
   f'training set is seen to reach {CONVERGED:.0%}: it is evaluated after each epoch (at '
-  'laptop scale every second for Inception and every fifth for AlexNet, and after any '
+  'laptop scale every fourth for Inception and every fifth for AlexNet, and after any '
   'epoch whose batches were classified as well as that). Drawn is its ratio '
   'to the one at p = 0 of the same seed, with the standard deviation over seeds. A run '
   'that never gets there has no ratio: a triangle at its last step says that it took '
