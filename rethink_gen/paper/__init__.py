@@ -7,11 +7,15 @@ unless it has a `compute` of its own.
 
 from rethink_gen.paper import (
   appendix_e,
+  cifar_kernel,
+  complexity,
   figure1a,
   figure1b,
   figure1c,
   figure2b,
+  hashing,
   linear_sgd,
+  mnist_kernel,
   table1,
   theorem1,
 )
@@ -24,5 +28,9 @@ ARTIFACTS = {
   'figure2b': figure2b,
   'appendix_e': appendix_e,
   'theorem1': theorem1,
+  'mnist_kernel': mnist_kernel,
+  'cifar_kernel': cifar_kernel,
   'linear_sgd': linear_sgd,
+  'complexity': complexity,
+  'hashing': hashing,
 }

@@ -48,7 +48,11 @@ def test_every_row_makes_a_config_that_is_accepted(scale):
 
 @SCALES
 def test_the_grids_have_the_papers_rows(scale):
-  counts = {name: len(artifact.rows(scale)) for name, artifact in ARTIFACTS.items()}
+  counts = {
+    name: len(artifact.rows(scale))
+    for name, artifact in ARTIFACTS.items()
+    if grid.kind_of(artifact) is training
+  }
   assert counts == {
     'table1': 19,
     'figure1a': 5,
@@ -56,8 +60,6 @@ def test_the_grids_have_the_papers_rows(scale):
     'figure1c': 33,
     'figure2b': 2,
     'appendix_e': 6,
-    'theorem1': 4,
-    'linear_sgd': 2,
   }
   for artifact in ARTIFACTS.values():
     names = [row.name for row in artifact.rows(scale)]

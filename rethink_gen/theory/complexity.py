@@ -1,0 +1,346 @@
+"""Measures of a network's complexity, those of the class and those of what it learned.
+
+Zhang et al. 2017, Section 2.2: Rademacher complexity, the VC dimension and uniform
+stability do not look at the labels, so they cannot say why the same network generalizes
+on true labels and not on random ones. Margins, norms of the weights and the distance from
+the initialisation do look at them.
+
+The norms are of fully connected networks. Training, outputs, Rademacher complexity and
+stability are of any model of the package.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import math
+import pathlib
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rethink_gen import config as config_lib
+from rethink_gen import metrics, models, train
+from rethink_gen.data import preprocess
+from rethink_gen.data.sources import Dataset
+from rethink_gen.errors import BadInput
+
+BATCH = 1_000  # images whose outputs are computed at a time
+
+
+class Network(NamedTuple):
+  """A trained network of the package."""
+
+  config: Any  # the ConfigDict it was trained with
+  dataset: Dataset  # and the data, as they were given: with the labels it was to fit
+  initial: Any  # parameters before the first step
+  params: Any  # and after the last
+  batch_stats: Any  # running statistics of batch normalization, or {}
+
+
+def train_network(config, dataset, folder):
+  """Trains a network on a Dataset; one that `folder` already holds is read instead.
+
+  Args:
+    config: a ConfigDict of the shape of `config.default`. What it says of the data set and
+      its corruption is not looked at, but for the crop: `dataset` is what is learned.
+    dataset: uint8 images and int32 labels, in memory.
+    folder: where networks are kept, each in a folder named by a digest of its config and
+      data, so that nothing is trained twice and an interrupted training goes on.
+
+  Returns:
+    A Network.
+
+  Raises:
+    BadInput: for a config or data that cannot be used, and when training diverges.
+    train.Interrupted: after SIGTERM or SIGINT, with the state saved.
+  """
+  config_lib.validate(config)
+  train.check_data(config, dataset)
+  workdir = pathlib.Path(folder).absolute() / digest(config, dataset)
+  workdir.mkdir(parents=True, exist_ok=True)
+  with train.only_writer(workdir):
+    metrics.write_json(workdir / 'config.json', config.to_dict())
+    initial = jax.device_get(train.build(config, dataset)[0].params)
+    with _matmul_precision(config):
+      state, _, status = train.fit(config, dataset, workdir, time.monotonic(), _silent)
+  if status == 'diverged':
+    raise BadInput(
+      f'Training diverged at step {int(state.step):,}; take a smaller '
+      'optimizer.learning_rate.'
+    )
+  params, batch_stats = jax.device_get((state.params, state.batch_stats))
+  return Network(config, dataset, initial, params, batch_stats)
+
+
+@contextlib.contextmanager
+def _silent(*_):
+  """Progress that nobody sees, with the interface of `metrics.progress`."""
+  yield (lambda *_: None), (lambda *_: None)
+
+
+def _matmul_precision(config):
+  """As in `train.run`."""
+  precise = config.precision == 'float32'
+  return jax.default_matmul_precision('float32' if precise else 'default')
+
+
+def digest(config, dataset):
+  """A name for what training on this data with this config gives."""
+  fields = config_lib.flatten(config)
+  del fields['dataset.data_dir']
+  found = hashlib.blake2b(json.dumps(fields, sort_keys=True).encode(), digest_size=8)
+  for array in dataset:
+    found.update(str(np.shape(array)).encode())
+    found.update(np.ascontiguousarray(array))
+  return found.hexdigest()
+
+
+def outputs(network, images):
+  """float32 (n, classes): the network's outputs on uint8 images (n, h, w, c)."""
+  config = network.config
+  model = models.create(
+    config.model, network.dataset.num_classes, dtype=jnp.dtype(config.precision)
+  )
+  crop_shape = preprocess.crop_shape(*images.shape[1:3], config.dataset.crop_size)
+  variables = {'params': network.params, 'batch_stats': network.batch_stats}
+  with _matmul_precision(config):
+    blocks = [
+      _forward(model, crop_shape, variables, images[first : first + BATCH])
+      for first in range(0, len(images), BATCH)
+    ]
+  return np.concatenate(blocks)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _forward(model, crop_shape, variables, images):
+  return model.apply(variables, preprocess.preprocess(images, crop_shape), train=False)
+
+
+# What does not depend on the labels.
+
+
+def random_signs(draws, count, seed):
+  """int8 (draws, count) of -1 and +1, each as likely."""
+  return np.random.default_rng(seed).choice(np.array([-1, 1], np.int8), (draws, count))
+
+
+def rademacher(fit, signs):
+  """What the empirical Rademacher complexity of a class is the mean of, a value a draw.
+
+  The complexity of the class H on x_1, ..., x_n (Section 2.2 of the paper) is
+  R = E_s sup_{h in H} (1/n) sum_i s_i h(x_i) over uniformly random signs s. Where `fit`
+  finds the supremum, the mean of what is returned is an unbiased estimate of R; where it
+  is a training that need not find it, of a lower bound.
+
+  Args:
+    fit: fit(signs (n,)) -> (n,), the values on the sample of a function in H that agrees
+      with the signs as well as it can.
+    signs: (draws, n) of -1 and +1.
+
+  Returns:
+    float64 (draws,): (1/n) sum_i s_i h(x_i).
+  """
+  signs = np.asarray(signs)
+  if signs.ndim != 2 or not signs.size or not np.isin(signs, (-1, 1)).all():
+    raise BadInput(
+      f'The signs are of shape {signs.shape}, but they must be -1 or +1, a row a draw, '
+      'with at least one draw and one example.'
+    )
+  return np.array([np.mean(drawn * np.asarray(fit(drawn), float)) for drawn in signs])
+
+
+def sign_fit(config, images, folder):
+  """fit(signs) as `rademacher` wants it: a two-class network trained on the signs.
+
+  The class is that of the functions x -> sign(f_1(x) - f_0(x)) of the config's model.
+
+  Args:
+    config, folder: as for `train_network`.
+    images: uint8 (n, h, w, c), the sample.
+  """
+
+  def fit(signs):
+    labels = (signs > 0).astype(np.int32)
+    # Nothing is held out of a Rademacher complexity: the sample is the test set too.
+    network = train_network(config, Dataset(images, labels, images, labels, 2), folder)
+    return 2 * outputs(network, images).argmax(-1) - 1
+
+  return fit
+
+
+def rademacher_bound(complexity, count, confidence):
+  """How far test error may exceed training error, as Rademacher complexity has it.
+
+  With probability `confidence` over samples of `count` examples every h in a class of
+  functions with values -1 and +1 has test error <= training error + R
+  + 3 sqrt(log(2 / (1 - confidence)) / (2 count)) (Bartlett & Mendelson 2002; Mohri,
+  Rostamizadeh & Talwalkar, Foundations of Machine Learning, Theorem 3.5). A class that
+  fits random signs has R = 1, and an error below 1 needs no proof: the bound is vacuous.
+  """
+  return complexity + 3 * math.sqrt(math.log(2 / (1 - confidence)) / (2 * count))
+
+
+def vc_bound(widths):
+  """An upper bound on the VC dimension of the fully connected ReLU networks.
+
+  Bartlett, Harvey, Liaw & Mehrabian (arXiv:1703.02930), Theorem 7 with ReLU's two linear
+  pieces: L + S log2(4 e R log2(2 e R)), which is O(W L log W), where W parameters lie in L
+  layers, S is the sum over i of the parameters in layers 1 to i, and R the sum of i times
+  the units of layer i. No constant is left open; theirs are taken. Their lower bound,
+  W L log2(W / L) / 640, says that it cannot be much better.
+
+  Args:
+    widths: inputs, units of each hidden layer. The output is one unit, whose sign is the
+      class; two outputs that are compared are the same functions.
+
+  Raises:
+    BadInput: unless there are an input, at least one hidden layer and a unit in each.
+  """
+  if len(widths) < 2 or min(widths) < 1:
+    raise BadInput(
+      f'The widths are {widths}, but there must be inputs and at least one hidden layer, '
+      'none of them empty.'
+    )
+  sizes = [*widths, 1]
+  parameters = [(n + 1) * m for n, m in zip(sizes, sizes[1:], strict=False)]
+  up_to = sum(np.cumsum(parameters).tolist())
+  units = sum(i * m for i, m in enumerate(sizes[1:], 1))
+  inner = 2 * math.e * units
+  return len(parameters) + up_to * math.log2(2 * inner * math.log2(inner))
+
+
+def replace_one(dataset, index, image, label):
+  """The Dataset with another training example in place of one."""
+  x_train, y_train = dataset.x_train.copy(), dataset.y_train.copy()
+  x_train[index], y_train[index] = image, label
+  return dataset._replace(x_train=x_train, y_train=y_train)
+
+
+def loss_changes(before, after):
+  """How much the loss at each input changes, at the label where it changes most.
+
+  The loss of label y is 1 - p_y, of the softmax p of the outputs, so it lies in [0, 1]. An
+  algorithm A is beta-uniformly stable if |loss(A(S), z) - loss(A(S'), z)| <= beta for all
+  examples z = (x, y) and all samples S and S' that differ in one example (Bousquet &
+  Elisseeff 2002, Definition 6, has S' one example short; replacing one is at most twice
+  that). The supremum is over samples with random labels too, so beta is one number for
+  true labels and for random ones. The largest change in a trial is a lower bound of it;
+  the mean over fresh inputs is an average stability, which may depend on the labels.
+
+  Args:
+    before, after: (n, classes), outputs of networks trained with and without the
+      replacement.
+
+  Returns:
+    float64 (n,), within [0, 1].
+  """
+  return np.abs(_softmax(before) - _softmax(after)).max(-1)
+
+
+def _softmax(logits):
+  exponentials = np.exp(np.float64(logits) - np.max(logits, -1, keepdims=True))
+  return exponentials / exponentials.sum(-1, keepdims=True)
+
+
+# What depends on the labels, through the network that was trained on them.
+
+
+def layers(params):
+  """[(kernel (inputs, units), bias (units,))] from input to output, float64.
+
+  Raises:
+    BadInput: unless the parameters are of fully connected layers alone.
+  """
+  names = sorted(params, key=lambda name: int(name.rpartition('_')[2]))
+  if any(
+    set(params[n]) != {'kernel', 'bias'} or params[n]['kernel'].ndim != 2 for n in names
+  ):
+    raise BadInput(
+      'The norms are those of fully connected layers, and this network has others '
+      f'({", ".join(names)}); take config.model.name mlp.'
+    )
+  return [
+    (np.asarray(params[n]['kernel'], float), np.asarray(params[n]['bias'], float))
+    for n in names
+  ]
+
+
+def spectral_norms(params):
+  """[largest singular value of each kernel]; their product bounds the Lipschitz constant.
+
+  Bartlett, Foster & Telgarsky (arXiv:1706.08498), Section 1, for ReLU networks.
+  """
+  return [float(np.linalg.norm(kernel, 2)) for kernel, _ in layers(params)]
+
+
+def spectral_complexity(params, initial):
+  """R_A of arXiv:1706.08498, equation (1.2), with the initial weights as reference.
+
+  (prod_i |A_i|) (sum_i (|A_i - M_i|_{2,1} / |A_i|)^{2/3})^{3/2}, where A_i are kernels, M_i
+  what they were at the start, |.| the spectral norm and |.|_{2,1} the sum over units of the
+  2-norm of their incoming weights. As there, biases are left out.
+  """
+  norms = spectral_norms(params)
+  moved = [
+    np.linalg.norm(kernel - start, axis=0).sum()
+    for (kernel, _), (start, _) in zip(layers(params), layers(initial), strict=True)
+  ]
+  ratios = [(m / norm) ** (2 / 3) for m, norm in zip(moved, norms, strict=True)]
+  return float(math.prod(norms) * sum(ratios) ** 1.5)
+
+
+def path_norm(params):
+  """sqrt of the sum over all paths of the product of their squared weights.
+
+  Neyshabur, Tomioka & Srebro (arXiv:1503.00036), phi_2: a path leads from an input, or
+  from a bias as from a unit that is always 1, to an output. As a forward pass of ones
+  through the squared weights.
+  """
+  first, *_ = layers(params)
+  sums = np.ones(len(first[0]))
+  for kernel, bias in layers(params):
+    sums = sums @ kernel**2 + bias**2
+  return float(np.sqrt(sums.sum()))
+
+
+def frobenius_norm(params):
+  """sqrt of the sum of all squared parameters, of any model."""
+  return float(
+    np.sqrt(sum(np.sum(np.square(leaf, dtype=float)) for leaf in jax.tree.leaves(params)))
+  )
+
+
+def distance(params, initial):
+  """The Frobenius norm of all that training moved (arXiv:1901.01672 measures it so)."""
+  return frobenius_norm(jax.tree.map(np.subtract, params, initial))
+
+
+def margins(logits, labels):
+  """float64 (n,): f(x)_y - max_{j != y} f(x)_j; negative where the label is not fitted.
+
+  Args:
+    logits: (n, classes).
+    labels: int (n,).
+  """
+  others = np.array(logits, float)
+  of_label = others[np.arange(len(labels)), labels]
+  others[np.arange(len(labels)), labels] = -np.inf
+  return of_label - others.max(-1)
+
+
+def normalized(margin, complexity, inputs):
+  """A margin over |X| R_A / n (arXiv:1706.08498, Section 2).
+
+  Their bound on test error is of the order of 1 over this, plus the share of training
+  examples with a smaller margin.
+
+  Args:
+    margin: of the outputs.
+    complexity: R_A, as `spectral_complexity` gives it.
+    inputs: (n, h, w, c), as the network sees them; |X| is their Frobenius norm.
+  """
+  return margin * len(inputs) / (float(np.linalg.norm(inputs)) * complexity)

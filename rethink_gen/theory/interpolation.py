@@ -1,0 +1,651 @@
+"""Minimum-norm interpolation: K alpha = Y for tens of thousands of examples (Section 5).
+
+Among all functions of a kernel's space that fit the training set, the one of least norm is
+f(x) = sum_i alpha_i k(x, x_i) with K alpha = Y, and its norm is sqrt(alpha^T K alpha). With
+a ridge the system is (K + ridge I) alpha = Y.
+
+The Gram matrix K is symmetric, and half of it is stored. Its rows and columns are cut into
+B blocks; row i keeps the blocks i, i+1, ..., i + B//2 (modulo B), side by side in one
+panel, which gives every row the same length. Panels are shared out over the devices. Where
+B is even, the last blocks stand twice in memory, and each counts half. So 60,000 examples
+take 7.7 GB in float32, not 14.4. No panel is ever copied: each is an array of its own.
+
+Float32 is enough. Distances are taken between centred features, so an entry of a Gaussian
+K is off by about 1e-6, and an error matrix of independent such entries has a norm of about
+2e-6 sqrt(n), 5e-4 at n = 60,000: below the smallest eigenvalue of K where the solution
+means anything, and below the residuals of 1e-3 that are asked for. The recursion of
+conjugate gradients drifts; so the residual is computed anew at the end, and where it is too
+large the iteration goes on from there, until that no longer halves it.
+
+The preconditioner is that of Nystrom for what is smooth, m landmarks, and on what they
+leave over a Cholesky factor of every diagonal block, after the examples were put in an
+order in which neighbours are alike (the idea of adaptive factorized Nystrom,
+arXiv:2304.05460, Section 3, with blocks instead of a sparse factor).
+"""
+
+import functools
+import io
+import json
+import math
+import os
+import pathlib
+import resource
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+from jax.sharding import NamedSharding, PartitionSpec
+
+from rethink_gen import metrics, sgd
+from rethink_gen.errors import BadInput
+
+BLOCK = 2_048  # examples in a block, at most: a panel then is a good size for a product
+LEAF = 64  # examples that need no further order
+JITTER = 0.01  # of what the landmarks leave of the diagonal; keeps Cholesky in float32
+SAVE_EVERY = 5  # iterations
+REPLICATED, ROWS = PartitionSpec(), PartitionSpec('data')
+# A GPU would round float32 products to ten bits.
+einsum = functools.partial(jnp.einsum, precision='highest')
+
+
+class Layout(NamedTuple):
+  """How the Gram matrix is cut."""
+
+  examples: int
+  size: int  # examples in a block; the last block is filled up with zeros
+  panels: int  # on each device
+  devices: int
+
+  @property
+  def padded(self):
+    return self.size * self.panels * self.devices
+
+  @property
+  def width(self):
+    """Columns of a panel."""
+    return self.size * (self.panels * self.devices // 2 + 1)
+
+
+class Gram(NamedTuple):
+  """The kernel of the training examples with themselves, the test examples, landmarks.
+
+  The panel j of device d is row j * devices + d of blocks; in a global array the panels j
+  of all devices lie under each other, sharded by rows.
+  """
+
+  layout: Layout
+  panels: tuple  # float32 (devices * size, width) each
+  tests: tuple  # float32 (some test examples, padded) each, one below the other
+  landmarks: tuple  # float32 (devices * size, landmarks) each
+
+
+class Preconditioner(NamedTuple):
+  """P = D + B B^T, whose inverse is W^T (I - H (I + H^T H)^-1 H^T) W with W^T W = D^-1."""
+
+  roots: tuple  # W, lower triangular blocks, float32 (devices * size, size) each
+  sides: tuple  # H = W B, float32 (devices * size, landmarks) each
+  inner: Any  # lower Cholesky factor of I + H^T H, (landmarks, landmarks)
+
+
+class State(NamedTuple):
+  """All that an iteration changes; arrays of a class a row, float32."""
+
+  alpha: Any  # (classes, padded)
+  residual: Any  # (classes, padded)
+  direction: Any  # (classes, padded)
+  energy: Any  # (classes,), residual times preconditioned residual
+
+
+def make_layout(examples):
+  """The Layout for all devices, in blocks of BLOCK or somewhat less."""
+  devices = jax.device_count()
+  panels = math.ceil(examples / (devices * BLOCK))
+  return Layout(examples, math.ceil(examples / (devices * panels)), panels, devices)
+
+
+def coherent_order(features, seed=0):
+  """int (n,): an order of examples in which neighbours are alike.
+
+  Splits along the first principal component at the median, again and again; of (n, d)
+  features projected on 64 random directions, which is enough to tell neighbours.
+  """
+  rng = np.random.default_rng(seed)
+  shape = features.shape[1], min(64, features.shape[1])
+  projected = features @ rng.standard_normal(shape, np.float32)
+
+  def split(part):
+    if len(part) <= LEAF:
+      return [part]
+    centred = projected[part] - projected[part].mean(0)
+    _, vectors = np.linalg.eigh(centred.T @ centred)
+    part = part[np.argsort(centred @ vectors[:, -1], kind='stable')]
+    return split(part[: len(part) // 2]) + split(part[len(part) // 2 :])
+
+  return np.concatenate(split(np.arange(len(features))))
+
+
+def spread_landmarks(layout, count):
+  """int (count,), sorted: every so many examples, so some of every neighbourhood."""
+  count = min(count, layout.examples)
+  return np.arange(count) * layout.examples // count
+
+
+def kernel(rows, columns, bandwidth=None):
+  """(a, d), (b, d) -> (a, b): exp(-bandwidth |x - x'|^2), or <x, x'> without bandwidth."""
+  products = einsum('ad,bd->ab', rows, columns)
+  if bandwidth is None:
+    return products
+  squares = jnp.sum(rows**2, 1)[:, None] + jnp.sum(columns**2, 1) - 2 * products
+  return jnp.exp(-bandwidth * jnp.maximum(squares, 0))
+
+
+def add(gram, features, test_features, landmarks, bandwidth=None, say=None):
+  """The Gram with the kernel of these features added; the one given is used up.
+
+  For a linear kernel the features may come in parts, in as many calls: memory does not
+  grow with their number.
+
+  Args:
+    gram: what was accumulated before, or None.
+    features: float32 (n, d) of the training examples.
+    test_features: float32 (m, d).
+    landmarks: int (k,) into the training examples, sorted.
+    bandwidth: of a Gaussian kernel; None is the linear kernel.
+    say: gets a line of progress every few seconds.
+  """
+  layout = gram.layout if gram else make_layout(len(features))
+  mesh = sgd.mesh()
+  # Twice over, so that a row of blocks that runs around the end is one slice.
+  padded = np.zeros((layout.padded, features.shape[1]), np.float32)
+  padded[: layout.examples] = features
+  twice = jax.device_put(np.concatenate([padded, padded]), NamedSharding(mesh, REPLICATED))
+  chosen = padded[landmarks]
+  panels, sides, tests = [], [], []
+  show = progress(say, 'Gram matrix', layout.panels)
+  for j in range(layout.panels):
+    old = (gram.panels[j], gram.landmarks[j]) if gram else None
+    panel, side = add_panel(old, twice, chosen, j, bandwidth, layout)
+    panels.append(panel.block_until_ready())  # one at a time, or all products lie about
+    sides.append(side)
+    show(j + 1)
+  for j, rows in enumerate(cut_tests(test_features, layout.devices)):
+    old = gram.tests[j] if gram else None
+    rows = jax.device_put(rows, NamedSharding(mesh, ROWS))
+    tests.append(add_tests(old, rows, twice, bandwidth, layout).block_until_ready())
+  return Gram(layout, tuple(panels), tuple(tests), tuple(sides))
+
+
+@functools.partial(jax.jit, static_argnames='layout', donate_argnums=0)
+def add_panel(old, twice, chosen, j, bandwidth, layout):
+  """Panel j and its columns for the landmarks, added to the old ones or to None."""
+
+  def local(old, twice, chosen, j):
+    start = (j * layout.devices + jax.lax.axis_index('data')) * layout.size
+    rows = jax.lax.dynamic_slice_in_dim(twice, start, layout.size)
+    columns = jax.lax.dynamic_slice_in_dim(twice, start, layout.width)
+    row = start + jnp.arange(layout.size) < layout.examples
+    column = (start + jnp.arange(layout.width)) % layout.padded < layout.examples
+    panel = kernel(rows, columns, bandwidth) * (row[:, None] & column)
+    side = kernel(rows, chosen, bandwidth) * row[:, None]
+    new = panel, side
+    return new if old is None else jax.tree.map(jnp.add, old, new)
+
+  specs = (ROWS, REPLICATED, REPLICATED, REPLICATED)
+  return on_devices(local, specs, (ROWS, ROWS))(old, twice, chosen, j)
+
+
+@functools.partial(jax.jit, static_argnames='layout', donate_argnums=0)
+def add_tests(old, rows, twice, bandwidth, layout):
+  """float32 (len(rows), padded): the kernel with all training examples, added to old."""
+  columns = jnp.arange(layout.padded) < layout.examples
+  new = kernel(rows, twice[: layout.padded], bandwidth) * columns
+  return new if old is None else old + new
+
+
+def cut_tests(features, devices):
+  """Parts of at most BLOCK examples; the last is filled up to what devices can share."""
+  parts = math.ceil(len(features) / BLOCK)
+  size = math.ceil(len(features) / parts / devices) * devices
+  filled = np.pad(features, ((0, parts * size - len(features)), (0, 0)))
+  return filled.reshape(parts, size, -1)
+
+
+def on_devices(function, in_specs, out_specs):
+  return jax.shard_map(
+    function, mesh=sgd.mesh(), in_specs=in_specs, out_specs=out_specs, check_vma=False
+  )
+
+
+def multiply(panels, vectors, layout):
+  """K times every row of vectors: (classes, padded) -> (classes, padded).
+
+  Every panel serves twice: for its own rows, and transposed for its columns.
+  """
+  twice = jnp.concatenate([vectors, vectors], 1)
+  images = jnp.zeros((layout.devices, *twice.shape))
+  for j, panel in enumerate(panels):  # compiled once, not as often as there are panels
+    images = multiply_panel(images, panel, twice, j, layout)
+  return fold(images)
+
+
+@functools.partial(jax.jit, static_argnames='layout', donate_argnums=0)
+def multiply_panel(images, panel, twice, j, layout):
+  """Adds what panel j gives to each device's image, (devices, classes, 2 padded)."""
+  blocks = layout.panels * layout.devices
+  weights = np.ones(layout.width, np.float32)
+  if blocks % 2 == 0:
+    weights[-layout.size :] = 0.5
+  below = weights.copy()
+  below[: layout.size] = 0  # the block on the diagonal serves once
+
+  def local(images, panel, twice, j):
+    begin = first_row(j, layout)
+    around = jax.lax.dynamic_slice_in_dim(twice, begin, layout.width, 1) * weights
+    own = jax.lax.dynamic_slice_in_dim(twice, begin, layout.size, 1)
+    image = add_at(images[0], begin, einsum('bw,cw->cb', panel, around))
+    return add_at(image, begin, einsum('bw,cb->cw', panel, own) * below)[None]
+
+  specs = (ROWS, ROWS, REPLICATED, REPLICATED)
+  return on_devices(local, specs, ROWS)(images, panel, twice, j)
+
+
+@jax.jit
+def fold(images):
+  """(devices, classes, 2 padded) -> (classes, padded): what ran around the end, added."""
+  first, second = jnp.split(jnp.sum(images, 0), 2, 1)
+  return first + second
+
+
+def first_row(j, layout):
+  """On a device: the first of the rows that panel j has there."""
+  return (j * layout.devices + jax.lax.axis_index('data')) * layout.size
+
+
+def add_at(array, begin, values):
+  old = jax.lax.dynamic_slice_in_dim(array, begin, values.shape[1], 1)
+  return jax.lax.dynamic_update_slice_in_dim(array, old + values, begin, 1)
+
+
+@jax.jit
+def predict(tests, alpha):
+  """float32 (classes, test examples): the function there; more columns are filling."""
+  return jnp.concatenate([einsum('tn,cn->ct', part, alpha) for part in tests], 1)
+
+
+def low_rank(gram, landmarks):
+  """B of the Nystrom approximation B B^T = K_nm K_mm^-1 K_mn; the columns K_nm are used up.
+
+  Float64 for the (m, m) system, on the host: the only one here that is ill-conditioned.
+  """
+  layout = gram.layout
+  panel, row = np.divmod(landmarks, layout.devices * layout.size)
+  square = np.concatenate(
+    [np.asarray(side[row[panel == j]]) for j, side in enumerate(gram.landmarks)]
+  ).astype(np.float64)
+  jitter = 1e-6 * np.trace(square)
+  factor = scipy.linalg.cholesky((square + square.T) / 2 + jitter * np.eye(len(square)))
+  inverse = scipy.linalg.solve_triangular(factor, np.eye(len(square))).astype(np.float32)
+  return tuple(times(side, inverse) for side in gram.landmarks)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def times(side, inverse):
+  return einsum('nm,mk->nk', side, inverse)
+
+
+def precondition(gram, rank_part, ridge):
+  """The Preconditioner of K + ridge I.
+
+  Args:
+    gram: a Gram.
+    rank_part: what `low_rank` made of it.
+    ridge: at least 0.
+  """
+  inner, roots, sides = jnp.eye(rank_part[0].shape[1]), [], []
+  for panel, side in zip(gram.panels, rank_part, strict=True):
+    root, side, part = take_root(panel, side, ridge)
+    roots.append(root)
+    sides.append(side)
+    inner += part
+  return Preconditioner(tuple(roots), tuple(sides), jnp.linalg.cholesky(inner))
+
+
+@jax.jit
+def take_root(panel, side, ridge):
+  """(W, H, H^T H summed over devices) of the blocks on the diagonal of a panel.
+
+  W^T W = D^-1 for the block D that the landmarks leave over, and H = W B. W is kept, not
+  D^-1: so rounding cannot make the preconditioner indefinite.
+  """
+
+  def local(panel, side, ridge):
+    rest = panel[:, : len(panel)] - einsum('am,bm->ab', side, side)
+    jitter = JITTER * jnp.maximum(jnp.trace(rest) / len(rest), 1e-6) + ridge
+    identity = jnp.eye(len(rest))
+    factor = jnp.linalg.cholesky(rest + jitter * identity)
+    root = jax.lax.linalg.triangular_solve(factor, identity, left_side=True, lower=True)
+    side = einsum('nk,km->nm', root, side)
+    return root, side, jax.lax.psum(einsum('nm,nk->mk', side, side), 'data')
+
+  specs = (ROWS, ROWS, REPLICATED), (ROWS, ROWS, REPLICATED)
+  return on_devices(local, *specs)(panel, side, ridge)
+
+
+def apply(preconditioner, vectors, layout):
+  """P^-1 = W^T (I - H inner^-1 H^T) W of every row: (classes, padded) -> the same."""
+  roots, sides, inner = preconditioner
+  pairs = list(enumerate(zip(roots, sides, strict=True)))
+  seen = sum(look(root, side, vectors, j, layout) for j, (root, side) in pairs)
+  seen = solve_inner(inner, seen)
+  images = jnp.zeros((layout.devices, *vectors.shape))
+  for j, (root, side) in pairs:
+    images = correct(images, root, side, vectors, seen, j, layout)
+  return jnp.sum(images, 0)
+
+
+@functools.partial(jax.jit, static_argnames='layout')
+def look(root, side, vectors, j, layout):
+  """H^T W v of panel j, summed over devices: (classes, landmarks)."""
+
+  def local(root, side, vectors, j):
+    own = jax.lax.dynamic_slice_in_dim(vectors, first_row(j, layout), layout.size, 1)
+    own = einsum('ab,cb->ca', root, own)
+    return jax.lax.psum(einsum('am,ca->cm', side, own), 'data')
+
+  specs = (ROWS, ROWS, REPLICATED, REPLICATED)
+  return on_devices(local, specs, REPLICATED)(root, side, vectors, j)
+
+
+@jax.jit
+def solve_inner(factor, seen):
+  return jax.scipy.linalg.cho_solve((factor, True), seen.T).T
+
+
+@functools.partial(jax.jit, static_argnames='layout', donate_argnums=0)
+def correct(images, root, side, vectors, seen, j, layout):
+  """Writes P^-1 v of panel j into each device's image, (devices, classes, padded)."""
+
+  def local(images, root, side, vectors, seen, j):
+    begin = first_row(j, layout)
+    own = jax.lax.dynamic_slice_in_dim(vectors, begin, layout.size, 1)
+    own = einsum('ab,cb->ca', root, own) - einsum('am,cm->ca', side, seen)
+    return add_at(images[0], begin, einsum('ab,ca->cb', root, own))[None]
+
+  specs = (ROWS, ROWS, ROWS, REPLICATED, REPLICATED, REPLICATED)
+  return on_devices(local, specs, ROWS)(images, root, side, vectors, seen, j)
+
+
+def start(gram, preconditioner, targets, alpha, ridge, layout):
+  """The State of conjugate gradients at alpha, its residual computed anew."""
+  image = multiply(gram.panels, alpha, layout) + ridge * alpha
+  residual = targets - image
+  direction = apply(preconditioner, residual, layout)
+  return State(alpha, residual, direction, jnp.sum(residual * direction, 1))
+
+
+def iterate(gram, preconditioner, targets, state, ridge, layout):
+  """One step of preconditioned conjugate gradients on all classes at once.
+
+  Returns:
+    (state, record): the record has the largest relative residual of a class, the largest
+    absolute residual of an example, the fraction of training examples misclassified, and
+    what `condition` wants, `length` and `ratio` of every class.
+  """
+  image = multiply(gram.panels, state.direction, layout)
+  alpha, residual, length = advance(state, image, ridge)
+  improved = apply(preconditioner, residual, layout)
+  direction, energy, ratio = turn(state, residual, improved)
+  new = State(alpha, residual, direction, energy)
+  return new, describe(new, targets, ridge, layout) | {'length': length, 'ratio': ratio}
+
+
+@jax.jit
+def advance(state, image, ridge):
+  image += ridge * state.direction
+  length = state.energy / jnp.maximum(jnp.sum(state.direction * image, 1), 1e-30)
+  alpha = state.alpha + length[:, None] * state.direction
+  return alpha, state.residual - length[:, None] * image, length
+
+
+@jax.jit
+def turn(state, residual, improved):
+  energy = jnp.sum(residual * improved, 1)
+  ratio = energy / jnp.maximum(state.energy, 1e-30)
+  return improved + ratio[:, None] * state.direction, energy, ratio
+
+
+@functools.partial(jax.jit, static_argnames='layout')
+def describe(state, targets, ridge, layout):
+  fitted = targets - state.residual - ridge * state.alpha
+  wrong = jnp.argmax(fitted, 0) != jnp.argmax(targets, 0)
+  lengths = jnp.maximum(jnp.linalg.norm(targets, axis=1), 1e-30)  # 0: no such example
+  return {
+    'residual': jnp.max(jnp.linalg.norm(state.residual, axis=1) / lengths),
+    'largest': jnp.max(jnp.abs(state.residual)),
+    'train_error': jnp.mean(wrong[: layout.examples]),
+  }
+
+
+def solve(gram, rank_part, targets, ridge, settings, begin=None, path=None, watch=None):
+  """Conjugate gradients until the residual is small, continued where a file says so.
+
+  Args:
+    gram: a Gram.
+    rank_part: what `low_rank` made of it.
+    targets: float32 (classes, n).
+    ridge: at least 0.
+    settings: {'tolerance': of the relative residual of every class, 'max_iterations'}.
+    begin: float32 (classes, padded), the alpha to start from, or None for zeros.
+    path: a file that gets the state every few iterations; if it is there, what it holds is
+      continued, bit for bit as if nothing had happened.
+    watch: called as watch(alpha, history) after every iteration that is saved; what it
+      returns, a dict, joins the last record.
+
+  Returns:
+    (alpha, history): float32 (classes, padded) and a record of every iteration, the last
+    with the residual computed anew. Its residual says whether the tolerance was reached.
+  """
+  layout, started = gram.layout, time.monotonic()
+  state, history = load(path)
+  if finished(history, settings):
+    return np.asarray(state.alpha), history
+  targets = jnp.asarray(pad(targets, layout))
+  common = gram, precondition(gram, rank_part, ridge), targets
+  if state is None:
+    begin = jnp.zeros_like(targets) if begin is None else jnp.asarray(begin)
+    state = start(*common, begin, ridge, layout)
+  before = history[-1]['seconds'] if history else 0
+  while not finished(history, settings):
+    state, record = iterate(*common, state, ridge, layout)
+    record = {name: np.asarray(value).tolist() for name, value in record.items()}
+    history.append(record)
+    if finished(history, settings):  # if it is true; else this goes on from here
+      state = start(*common, state.alpha, ridge, layout)
+      record |= jax.tree.map(float, describe(state, targets, ridge, layout))
+      record['restarted'] = True
+    record['seconds'] = before + time.monotonic() - started
+    if len(history) % SAVE_EVERY == 0 or finished(history, settings):
+      record |= watch(state.alpha, history) if watch else {}
+      save(path, state, history)
+  return np.asarray(state.alpha), history
+
+
+def finished(history, settings):
+  """Whether the last residual is small, or no longer falls, or there were enough steps."""
+  if not history:
+    return False
+  anew = [record['residual'] for record in history if record.get('restarted')]
+  stalled = history[-1].get('restarted') and len(anew) > 1 and anew[-1] > anew[-2] / 2
+  small = history[-1]['residual'] <= settings['tolerance']
+  return small or stalled or len(history) >= settings['max_iterations']
+
+
+def pad(targets, layout):
+  return np.pad(targets, ((0, 0), (0, layout.padded - layout.examples)))
+
+
+def save(path, state, history):
+  if path is None:
+    return
+  content = io.BytesIO()
+  np.savez(content, history=json.dumps(history), **state._asdict())
+  metrics.write_bytes(path, content.getvalue())
+
+
+def load(path):
+  """(State, history) as saved, or (None, []) where there is no such file."""
+  if path is None or not pathlib.Path(path).exists():
+    return None, []
+  with np.load(path) as file:
+    state = State(*(jnp.asarray(file[name]) for name in State._fields))
+    return state, json.loads(str(file['history']))
+
+
+def iterations_left(history, tolerance):
+  """How many more, if the residual goes on falling as it did."""
+  rate = math.log(history[0]['residual'] / history[-1]['residual']) / len(history)
+  ahead = math.log(max(1, history[-1]['residual'] / tolerance))
+  return math.ceil(ahead / rate) if rate > 0 else None
+
+
+def norms(alpha, targets, ridge=0.0):
+  """(per class, in all): sqrt(alpha^T K alpha), of a solution of K alpha = Y - ridge alpha.
+
+  float64 sums; alpha float32 (classes, n), targets (classes, n).
+  """
+  alpha = np.asarray(alpha, np.float64)
+  squares = np.sum(alpha * (targets - ridge * alpha), 1)
+  return np.sqrt(squares), math.sqrt(squares.sum())
+
+
+def condition(history):
+  """Condition number of P^-1 K, as the Lanczos process inside conjugate gradients sees it.
+
+  The largest over the classes of the ratio of extreme Ritz values; from below.
+  """
+  restarts = [k for k, record in enumerate(history) if record.get('restarted')]
+  part = history[: restarts[0] + 1] if restarts else history
+  lengths = np.array([record['length'] for record in part])  # (iterations, classes)
+  ratios = np.array([record['ratio'] for record in part])
+  moved = (lengths > 0).all(0)  # a class without examples stays at zero
+  lengths, ratios = lengths[:, moved], ratios[:, moved]
+  diagonal = 1 / lengths
+  diagonal[1:] += ratios[:-1] / lengths[:-1]
+  beside = np.sqrt(ratios[:-1]) / lengths[:-1]
+  found = []
+  for d, e in zip(diagonal.T, beside.T, strict=True):
+    values = scipy.linalg.eigvalsh_tridiagonal(d, e)
+    found.append(values[-1] / values[0])
+  return float(max(found, default=1.0))
+
+
+def condition_at_least(gram, alpha, targets):
+  """A lower bound of the condition number of K: Rayleigh quotients of two vectors.
+
+  The large one after three products from a constant vector, the small one the least within
+  the span of the classes' alpha, which solve K alpha = y and so lean to small eigenvalues.
+  """
+  layout = gram.layout
+  vector = pad(np.ones((1, layout.examples), np.float32), layout)
+  for _ in range(3):
+    vector = vector / np.linalg.norm(vector)
+    image = np.asarray(multiply(gram.panels, jnp.asarray(vector), layout))
+    largest, vector = float(np.vdot(vector, image)), image
+  alpha = np.asarray(alpha, np.float64)[:, : layout.examples]
+  moved = alpha.any(1)  # a class without examples stays at zero
+  alpha, targets = alpha[moved], targets[moved]
+  energies = alpha @ targets.T
+  smallest = scipy.linalg.eigvalsh((energies + energies.T) / 2, alpha @ alpha.T)[0]
+  return float(largest / smallest)
+
+
+def direct(matrix, targets, ridge=0.0):
+  """The same by Cholesky in float64, for small n.
+
+  Args:
+    matrix: (n, n), symmetric and, with the ridge, positive definite.
+    targets: (classes, n).
+
+  Returns:
+    alpha, float64 (classes, n).
+
+  Raises:
+    BadInput: when it is not positive definite, say because an example is there twice.
+  """
+  matrix = np.asarray(matrix, np.float64) + ridge * np.eye(len(matrix))
+  try:
+    factor = scipy.linalg.cho_factor(matrix)
+  except np.linalg.LinAlgError:
+    raise BadInput(
+      'The kernel matrix is not positive definite: an example is there twice, or there '
+      'are fewer features than examples; drop copies or give a ridge above 0.'
+    ) from None
+  return scipy.linalg.cho_solve(factor, np.asarray(targets, np.float64).T).T
+
+
+def bytes_needed(examples, tests, features, landmarks):
+  """What `add` and `solve` hold at once, on all devices."""
+  layout = make_layout(examples)
+  panel = layout.devices * layout.size * layout.width
+  numbers = (
+    (layout.panels + 2) * panel  # two more while one is made
+    + layout.padded * (tests + 3 * landmarks + layout.size)
+    + 5 * layout.padded * features
+    + 4 * landmarks**2
+  )
+  return 4 * numbers + 2**30  # the program itself
+
+
+def bytes_free():
+  """Of all devices, or of the machine where the devices are its processors."""
+  devices = jax.local_devices()
+  if devices[0].platform != 'cpu':
+    stats = [device.memory_stats() for device in devices]
+    return sum(s['bytes_limit'] - s['bytes_in_use'] for s in stats)
+  meminfo = pathlib.Path('/proc/meminfo')
+  for line in meminfo.read_text().splitlines() if meminfo.exists() else ():
+    if line.startswith('MemAvailable:'):
+      return int(line.split()[1]) * 1024
+  return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+
+
+def check_memory(examples, tests, features, landmarks):
+  """Raises BadInput when this many examples do not fit, saying how many would."""
+  needed, free = bytes_needed(examples, tests, features, landmarks), bytes_free()
+  if needed <= free:
+    return
+  low, high = 0, examples  # low fits, high does not
+  while high - low > max(1, high // 100):
+    middle = (low + high) // 2
+    fits = bytes_needed(middle, tests, features, landmarks) <= free
+    low, high = (middle, high) if fits else (low, middle)
+  raise BadInput(
+    f'{examples:,} training examples need about {needed / 2**30:.1f} GiB of memory and '
+    f'{free / 2**30:.1f} are free; about {low:,} would fit.'
+  )
+
+
+def peak_gib():
+  """The most memory this process has held, on the accelerator where there is one."""
+  device = jax.local_devices()[0]
+  if device.platform != 'cpu':
+    return device.memory_stats()['peak_bytes_in_use'] / 2**30
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # in KiB on Linux
+
+
+def progress(say, title, total):
+  """show(done): a line every few seconds, with the time left."""
+  started = shown = time.monotonic()
+
+  def show(done):
+    nonlocal shown
+    now = time.monotonic()
+    if say and (now - shown > 5 or done == total):
+      left = (now - started) / done * (total - done)
+      say(f'{title}: {done}/{total}, about {metrics.duration(left)} left')
+      shown = now
+
+  return show
