@@ -39,9 +39,7 @@ def rows(scale):
     Row(
       name,
       config,
-      scales.changes(scale, config)
-      | (scales.augmented(scale) if is_augmented(name) else {})
-      | regularizer,
+      scales.changes(scale, config) | regularizer,
       {} if paper is None else {'train_accuracy': paper},
       'the paper: failed to converge' if paper is None else '',
     )

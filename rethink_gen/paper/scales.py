@@ -72,16 +72,10 @@ def changes(scale, config):
 def accuracy_curve(scale):
   """An evaluation after every epoch to the last; on a laptop fewer, of fewer images."""
   if scale == 'laptop':
-    changes = {'dataset.num_test': 128, 'eval_every': 3, 'num_epochs': 60}
+    changes = {'dataset.num_test': 128, 'eval_every': 3, 'num_epochs': 40}
   else:
     changes = {'eval_every': 1}
   return changes | {'stop_at_train_accuracy': None}
-
-
-def augmented(scale):
-  """Augmentation takes longer to fit, to the last epoch, over which it is averaged."""
-  longer = {'num_epochs': 50} if scale == 'laptop' else {}
-  return longer | {'stop_at_train_accuracy': None}
 
 
 def noise_level(scale, config):
