@@ -23,7 +23,7 @@ COLUMNS = {
 MODELS = ('inception', 'inception_no_bn')
 CAPTION = (
   'Accuracy on the whole training set (dashed) and the test set (solid) after each epoch '
-  '(at laptop scale every third); '
+  '(at laptop scale every fourth); '
   'shaded: from the test accuracy up to its running best. The gain by early stopping is '
   'the best test accuracy of all epochs less that of the last. The best is chosen on the '
   'test set itself, and so flatters.'
