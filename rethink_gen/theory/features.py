@@ -46,16 +46,23 @@ def gabor(images, wavelengths, orientations, window, stride):
   Returns:
     float32 (n, d), d being len(wavelengths) * orientations * squares.
   """
-  banks = tuple(jnp.asarray(gabor_bank(each, orientations)) for each in wavelengths)
-  return by_batch(lambda part: _gabor(part, banks, window, stride), images)
+  # On small images a dense matrix is ten times faster than XLA's convolution on CPU: its
+  # rows are what the filters make of a single pixel.
+  shape = images.shape[1:]
+  pixels = jnp.eye(math.prod(shape)).reshape(-1, *shape)
+  banks = (gabor_bank(wavelength, orientations) for wavelength in wavelengths)
+  maps = tuple(convolve(pixels, bank, 'SAME') for bank in banks)
+  return by_batch(lambda part: _gabor(part, maps, window, stride), images)
 
 
 @functools.partial(jax.jit, static_argnames=('window', 'stride'))
-def _gabor(images, banks, window, stride):
+def _gabor(images, maps, window, stride):
   images = images.astype(jnp.float32) / 255
   parts = []
-  for bank in banks:
-    even, odd = jnp.split(convolve(images, bank, 'SAME'), 2, -1)
+  for one in maps:
+    flat = images.reshape(len(images), -1)
+    answers = jnp.einsum('np,pyxf->nyxf', flat, one, precision='highest')
+    even, odd = jnp.split(answers, 2, -1)
     pooled = jax.lax.reduce_window(
       jnp.sqrt(even**2 + odd**2),
       0.0,
