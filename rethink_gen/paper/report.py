@@ -148,6 +148,9 @@ def number(value, unit, form):
 
 
 def to_markdown(header, lines):
+  header, *lines = (
+    [cell.replace('|', r'\|') for cell in line] for line in (header, *lines)
+  )
   widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
 
   def join(cells):

@@ -25,15 +25,15 @@ def test_the_table_sets_the_paper_ours_and_the_difference_side_by_side():
   entries = [
     entry('a', {'score': 99.998, 'steps': 1234.0}, {'score': 100.0}),
     entry('b', {'score': 50.0, 'steps': None}, {}, std={'score': 1.5, 'steps': None}),
-    entry('c', {'score': None, 'steps': None}, {'score': 1.0}, status='not run'),
+    entry('c', {'score': None, 'steps': None}, {'score': 1.0}, status='|x|'),
   ]
   header, lines = report.make_table(COLUMNS, entries)
   assert report.to_markdown(header, lines).splitlines() == [
-    '| row | hit (%): paper |         ours | difference | steps | seeds | time |  remark |',
-    '| --- | -------------: | -----------: | ---------: | ----: | ----: | ---: | ------: |',
-    '| a   |         100.00 |        99.99 |      -0.00 | 1,234 |     1 | 48 s |         |',
-    '| b   |              – | 50.00 ± 1.50 |          – |     – |     1 | 48 s |         |',
-    '| c   |           1.00 |            – |          – |     – |     1 | 48 s | not run |',
+    '| row | hit (%): paper |         ours | difference | steps | seeds | time | remark |',
+    '| --- | -------------: | -----------: | ---------: | ----: | ----: | ---: | -----: |',
+    '| a   |         100.00 |        99.99 |      -0.00 | 1,234 |     1 | 48 s |        |',
+    '| b   |              – | 50.00 ± 1.50 |          – |     – |     1 | 48 s |        |',
+    r'| c   |           1.00 |            – |          – |     – |     1 | 48 s |  \|x\| |',
   ]
 
 
