@@ -7,7 +7,7 @@ WEIGHT_DECAY = 0.0005
 SCALES = ('smoke', 'laptop', 'full')
 SAYS = {
   'smoke': (
-    'Smoke scale: 96 handwritten digits and four epochs. It shows that everything runs, '
+    'Smoke scale: 96 handwritten digits and two epochs. It shows that everything runs, '
     'and nothing about the question.'
   ),
   'laptop': (
@@ -24,8 +24,8 @@ SMOKE = {
   'dataset.num_train': 96,
   'dataset.num_test': 96,  # as many: one compilation serves both evaluations
   'batch_size': 32,
-  'num_epochs': 4,
-  'checkpoint_every': 4,
+  'num_epochs': 2,
+  'checkpoint_every': 2,
 }
 # Inception is to fit random labels in minutes: hence so few images, and batches small
 # enough that their epochs have steps. Where nothing is compared after the fit, it stops.

@@ -10,13 +10,14 @@ panel, which gives every row the same length. Panels are shared out over the dev
 B is even, the last blocks stand twice in memory, and each counts half. So 60,000 examples
 take 7.7 GB in float32, not 14.4. No panel is ever copied: each is an array of its own.
 
-Float32 is enough for well-conditioned kernels; at a condition number near 1e6 the residual
-may stop above 1e-3, with every example classified right. Distances are taken between
-centred features, so an entry of a Gaussian K is off by about 1e-6, and an error matrix of independent such entries has a norm of about
-2e-6 sqrt(n), 5e-4 at n = 60,000: below the smallest eigenvalue of K where the solution
-means anything, and below the residuals of 1e-3 that are asked for. The recursion of
-conjugate gradients drifts; so the residual is computed anew at the end, and where it is too
-large the iteration goes on from there, until that no longer halves it.
+Float32 is enough for well-conditioned kernels; at a condition number near 1e6 the
+residual may stop above 1e-3, with every example classified right. Distances are taken
+between centred features, so an entry of a Gaussian K is off by about 1e-6, and an error
+matrix of independent such entries has a norm of about 2e-6 sqrt(n), 5e-4 at n = 60,000:
+below the smallest eigenvalue of K where the solution means anything, and below the
+residuals of 1e-3 that are asked for. The recursion of conjugate gradients drifts; so the
+residual is computed anew at the end, and where it is too large the iteration goes on from
+there, until that no longer halves it.
 
 The preconditioner is that of Nystrom for what is smooth, m landmarks, and on what they
 leave over a Cholesky factor of every diagonal block, after the examples were put in an
