@@ -31,7 +31,10 @@ ARTIFACT = flags.DEFINE_enum(
   'artifact', None, [*ARTIFACTS, 'all'], 'What of the paper to reproduce.'
 )
 SCALE = flags.DEFINE_enum(
-  'scale', 'laptop', scales.SCALES, 'smoke: minutes; laptop: half an hour; full: GPU.'
+  'scale',
+  'laptop',
+  scales.SCALES,
+  'smoke: minutes in all; laptop: two CPU cores; full: wants a GPU.',
 )
 WORKDIR = flags.DEFINE_string(
   'workdir', None, 'The folder of runs and results; runs/paper_SCALE by default.'

@@ -77,12 +77,20 @@ def run(config, workdir, progress=metrics.progress):
     ) from error
   with only_writer(workdir):
     metrics.write_json(workdir / 'config.json', config.to_dict())
-    precise = config.precision == 'float32'
-    with jax.default_matmul_precision('float32' if precise else 'default'):
+    with matmul_precision(config):
       state, records, status = fit(config, dataset, workdir, started, progress)
     summary = summarize(config, dataset, labels_changed, state, records, status)
     metrics.write_json(workdir / 'summary.json', summary)
   return summary
+
+
+def matmul_precision(config):
+  """The context in which all that a config describes is computed.
+
+  In float32 products are of float32 too, which accelerators would round.
+  """
+  precise = config.precision == 'float32'
+  return jax.default_matmul_precision('float32' if precise else 'default')
 
 
 @contextlib.contextmanager
@@ -154,14 +162,8 @@ def load(config):
       )
   noise = config.corruption
   dataset = corruption.corrupt(original, noise.mode, noise.seed, noise.label_noise)
-  train_part, test_part = slice(config.dataset.num_train), slice(config.dataset.num_test)
-  dataset = dataset._replace(
-    x_train=dataset.x_train[train_part],
-    y_train=dataset.y_train[train_part],
-    x_test=dataset.x_test[test_part],
-    y_test=dataset.y_test[test_part],
-  )
-  changed = (dataset.y_train != original.y_train[train_part]).mean()
+  dataset = sources.first(dataset, config.dataset.num_train, config.dataset.num_test)
+  changed = (dataset.y_train != original.y_train[: len(dataset.y_train)]).mean()
   return dataset, float(changed)
 
 

@@ -46,6 +46,16 @@ class Dataset(NamedTuple):
   num_classes: int
 
 
+def first(dataset, num_train=None, num_test=None):
+  """The Dataset of the first so many examples of each split; None: all."""
+  return dataset._replace(
+    x_train=dataset.x_train[:num_train],
+    y_train=dataset.y_train[:num_train],
+    x_test=dataset.x_test[:num_test],
+    y_test=dataset.y_test[:num_test],
+  )
+
+
 def load(name: str, data_dir: str | None = None, path: str | None = None) -> Dataset:
   """Reads a data set into memory.
 

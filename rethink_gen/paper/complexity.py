@@ -6,7 +6,6 @@ import numpy as np
 
 from rethink_gen import config as config_lib
 from rethink_gen.data import corruption, preprocess, sources
-from rethink_gen.data.sources import Dataset
 from rethink_gen.errors import BadInput
 from rethink_gen.paper import drawing
 from rethink_gen.paper.grid import Row
@@ -200,14 +199,7 @@ def load(settings, mode, number):
   config = make_config(settings, mode, number)
   original = read(config.dataset.name, config.dataset.path)
   dataset = corruption.corrupt(original, mode, config.corruption.seed)
-  of_train, of_test = slice(config.dataset.num_train), slice(config.dataset.num_test)
-  sample = Dataset(
-    dataset.x_train[of_train],
-    dataset.y_train[of_train],
-    dataset.x_test[of_test],
-    dataset.y_test[of_test],
-    dataset.num_classes,
-  )
+  sample = sources.first(dataset, config.dataset.num_train, config.dataset.num_test)
   spare = config.dataset.num_train + number
   return config, sample, (dataset.x_train[spare], dataset.y_train[spare])
 

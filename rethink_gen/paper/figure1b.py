@@ -9,8 +9,8 @@ ASKED = (
   'the training set grow with p?'
 )
 FOUND = (
-  'By a small constant factor: at p = 1 training takes about one and a half to four times '
-  'as long as on true labels (the paper gives curves, no numbers).'
+  'By a small constant factor: training takes at most about four times as long as on true '
+  'labels (the paper gives curves, no numbers).'
 )
 COLUMNS = {
   'slowdown': ('time to fit, relative to p = 0', '', '.2f'),

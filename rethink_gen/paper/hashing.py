@@ -144,15 +144,8 @@ def load(settings):
   seed = settings.get('seed', 0)
   original = read(settings['dataset.name'])
   dataset = corruption.corrupt(original, settings['corruption.mode'], seed)
-  of_train, of_test = (
-    slice(settings[f'dataset.num_{split}']) for split in ('train', 'test')
-  )
-  return dataset._replace(
-    x_train=dataset.x_train[of_train],
-    y_train=dataset.y_train[of_train],
-    x_test=dataset.x_test[of_test],
-    y_test=dataset.y_test[of_test],
-  )
+  counts = settings['dataset.num_train'], settings['dataset.num_test']
+  return sources.first(dataset, *counts)
 
 
 @functools.lru_cache(maxsize=1)

@@ -71,6 +71,7 @@ def make_section(name, scale, rows, runs):
   entries = grid.make_entries(artifact, rows, runs)
   header, lines = make_table(artifact.COLUMNS, entries)
   figure = artifact.draw(entries, runs)
+  svg = image(figure, 'svg')
   return {
     'name': name,
     'title': artifact.TITLE,
@@ -85,8 +86,8 @@ def make_section(name, scale, rows, runs):
     'lines': lines,
     'table': to_markdown(header, lines),
     'png': image(figure, 'png'),
-    'svg': image(figure, 'svg'),
-    'figure': data_uri(image(figure, 'svg')),
+    'svg': svg,
+    'figure': data_uri(svg),
     'details': [
       make_details(row, entry, runs) for row, entry in zip(rows, entries, strict=True)
     ],

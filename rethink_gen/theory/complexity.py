@@ -65,7 +65,7 @@ def train_network(config, dataset, folder):
   with train.only_writer(workdir):
     metrics.write_json(workdir / 'config.json', config.to_dict())
     initial = jax.device_get(train.build(config, dataset)[0].params)
-    with _matmul_precision(config):
+    with train.matmul_precision(config):
       state, _, status = train.fit(config, dataset, workdir, time.monotonic(), _silent)
   if status == 'diverged':
     raise BadInput(
@@ -80,12 +80,6 @@ def train_network(config, dataset, folder):
 def _silent(*_):
   """Progress that nobody sees, with the interface of `metrics.progress`."""
   yield (lambda *_: None), (lambda *_: None)
-
-
-def _matmul_precision(config):
-  """As in `train.run`."""
-  precise = config.precision == 'float32'
-  return jax.default_matmul_precision('float32' if precise else 'default')
 
 
 def digest(config, dataset):
@@ -107,7 +101,7 @@ def outputs(network, images):
   )
   crop_shape = preprocess.crop_shape(*images.shape[1:3], config.dataset.crop_size)
   variables = {'params': network.params, 'batch_stats': network.batch_stats}
-  with _matmul_precision(config):
+  with train.matmul_precision(config):
     blocks = [
       _forward(model, crop_shape, variables, images[first : first + BATCH])
       for first in range(0, len(images), BATCH)
