@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import xml.etree.ElementTree
 
 import PIL.Image
@@ -123,13 +122,12 @@ def test_a_grid_that_was_killed_goes_on_without_repeating_a_finished_row(
 ):
   process = start('reproduce', *ROWS, f'--workdir={tmp_path}')
   for line in process.stdout:
-    if line.startswith(' 4/'):
+    if line.startswith(' 2/'):  # in the third run, as a rule; eight of them are ahead
       break
-  time.sleep(0.5)
   process.kill()
   process.wait()
   finished = {p: p.stat().st_mtime_ns for p in tmp_path.glob('runs/*/summary.json')}
-  assert 4 <= len(finished) < 10
+  assert 2 <= len(finished) < 10
   done = reproduce(*ROWS, f'--workdir={tmp_path}')
   assert done.returncode == 0, done.stderr
   assert f'{len(finished)} of 10 runs are finished already' in done.stdout
