@@ -16,6 +16,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
+from rethink_gen import distributed
+
 KEPT = 2  # the newest, and one to fall back on when the newest is damaged
 
 
@@ -100,25 +102,31 @@ def restore(manager, state):
   """
   items = {'state': ocp.args.StandardRestore(state), 'digest': ocp.args.JsonRestore()}
   for step in sorted(manager.all_steps(), reverse=True):
+    found, reason = None, ''
     try:
       found = manager.restore(step, args=ocp.args.Composite(**items))
       if found['digest']['blake2b'] != _digest(found['state']):
         raise ValueError('its arrays are not those that were saved')
-      return found['state']
     except (MemoryError, PermissionError):
       raise
     except Exception as error:  # Orbax raises many kinds for the many kinds of damage.
-      reason = ' '.join(str(error).split())[:120]
-      folder = pathlib.Path(manager.directory) / str(step)
-      aside = _unused(folder.with_name(f'{step}.damaged'))
-      logging.warning(
-        'Checkpoint %s cannot be read (%s: %s); it is kept as %s and the one before it '
-        'is used.',
-        *(folder, type(error).__name__, reason, aside.name),
-      )
-      folder.rename(aside)
-      manager.reload()
+      reason = f'{type(error).__name__}: {" ".join(str(error).split())[:120]}'
+    reasons = distributed.exchange(reason)
+    if not any(reasons):
+      return found['state']
+    distributed.on_first(functools.partial(_put_aside, manager, step, max(reasons)))
+    manager.reload()
   return state
+
+
+def _put_aside(manager, step, reason):
+  folder = pathlib.Path(manager.directory) / str(step)
+  aside = _unused(folder.with_name(f'{step}.damaged'))
+  logging.warning(
+    'Checkpoint %s cannot be read (%s); it is kept as %s and the one before it is used.',
+    *(folder, reason, aside.name),
+  )
+  folder.rename(aside)
 
 
 def _unused(path):

@@ -1,7 +1,9 @@
 """What the programs of the package share: their messages and their exit statuses."""
 
 import logging as standard_logging
+import os
 import sys
+import traceback
 
 import jax
 from absl import logging
@@ -38,7 +40,27 @@ def call(function, workdir):
     sys.exit(130)
   except OSError as error:
     reason = error.strerror or error
-    refuse(f'{workdir}: {reason}; once that is mended, the same command goes on.')
+    leave(f'{workdir}: {reason}; once that is mended, the same command goes on.', 2)
+  except Exception as error:
+    if jax.process_count() == 1:
+      raise
+    if not isinstance(error, jax.errors.JaxRuntimeError):
+      traceback.print_exc()
+    reason = ' '.join(str(error).split())[:120]
+    leave(
+      f'this process failed or has lost another ({reason}); the same command on all of '
+      'them goes on from the last checkpoint.',
+      1,
+    )
+
+
+def leave(sentence, status):
+  """Exits at once: the other processes find out, and are not waited for."""
+  print(f'error: {sentence}', file=sys.stderr, flush=True)
+  if jax.process_count() == 1:
+    sys.exit(status)
+  sys.stdout.flush()
+  os._exit(status)
 
 
 def refuse(sentence):

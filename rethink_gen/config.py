@@ -27,6 +27,7 @@ def default():
   config.dataset.path = optional(str)  # the .npz file, for the data set `npz` alone
   config.dataset.num_train = optional(int)  # the first so many; None: all
   config.dataset.num_test = optional(int)  # the same of the test examples
+  config.dataset.shard_rows = False  # each device holds its part of the images, not all
   config.dataset.crop_size = optional(int)  # pixels; None: 7/8 of each side (32 -> 28)
 
   config.corruption = config_dict.ConfigDict()
@@ -39,6 +40,8 @@ def default():
   config.model.depth = optional(int)  # mlp: hidden layers; None: 1
   config.model.width = optional(int)  # mlp: units in each; None: 512
   config.model.batch_norm = optional(bool)  # inception; None: True
+  # inception: statistics of each device's part of the batch; None: False, of all of it
+  config.model.batch_norm_per_device = optional(bool)
 
   config.regularization = config_dict.ConfigDict()
   config.regularization.weight_decay = 0.0  # w of the penalty w/2 * |kernels|^2
@@ -155,8 +158,11 @@ def flatten(config):
 
 
 def differences(config, other):
-  """'field: y there, x here' for all that differs, less where the data set lies."""
-  here, there = flatten(config), flatten(other)
+  """'field: y there, x here' for all that differs, less where the data set lies.
+
+  A field that the other lacks, being older than the field, had its default.
+  """
+  here, there = flatten(config), flatten(default()) | flatten(other)
   return [
     f'{field}: {there.get(field)!r} there, {here.get(field)!r} here'
     for field in sorted(here.keys() | there.keys())

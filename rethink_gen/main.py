@@ -18,7 +18,7 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from rethink_gen import command_line, metrics, train
+from rethink_gen import command_line, distributed, metrics, train
 from rethink_gen import config as config_lib
 from rethink_gen.command_line import refuse
 
@@ -28,6 +28,9 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string(
   'workdir', None, 'The folder of the run, made if needed; runs/NAME by default.'
 )
+DISTRIBUTED = flags.DEFINE_bool(
+  'distributed', False, 'This is one of several processes; README says how to start them.'
+)
 KINDS = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text'}
 
 
@@ -36,8 +39,11 @@ def main(_):
   file = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config']))
   name = file.name.replace('.py', '').replace(':', '_')  # quickstart.py:true
   workdir = WORKDIR.value or pathlib.Path('runs', name)
+  if DISTRIBUTED.value:
+    command_line.call(lambda _: distributed.initialize(), workdir)
   summary = command_line.call(functools.partial(train.run, CONFIG.value), workdir)
-  metrics.print_summary(summary, workdir)
+  if distributed.is_first():
+    metrics.print_summary(summary, workdir)
   if summary['status'] == 'diverged':
     sys.exit(1)
 

@@ -164,6 +164,12 @@ def progress(total_steps, first_step, title=''):
     yield update, lambda line, step=None: None if title else bar.console.print(line)
 
 
+@contextlib.contextmanager
+def silence(*_):
+  """Progress that nobody sees, with the interface of `progress`."""
+  yield (lambda *_: None), (lambda *_: None)
+
+
 def describe(record, num_epochs):
   """One evaluation in one line."""
   return (

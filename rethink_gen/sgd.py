@@ -85,19 +85,25 @@ def make_initialise(model, transformation, input_shape, steps_per_epoch):
 def train_step(model, transformation, state, inputs, labels, dropout_key):
   """One gradient step on one batch: (State, inputs (b, h, w, c), int32 (b,)) -> State."""
 
-  def loss_of(params):
-    logits, updated = model.apply(
-      {'params': params, 'batch_stats': state.batch_stats},
-      inputs,
-      train=True,
-      mutable=['batch_stats'],
-      rngs={'dropout': dropout_key},
-    )
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-    return loss, (logits, updated.get('batch_stats', {}))
+  def differentiate(params, batch_stats, inputs, labels, key):
+    def loss_of(params):
+      logits, updated = model.apply(
+        {'params': params, 'batch_stats': batch_stats},
+        inputs,
+        train=True,
+        mutable=['batch_stats'],
+        rngs={'dropout': key},
+      )
+      loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+      return loss, (logits, updated.get('batch_stats', {}))
 
-  (loss, (logits, batch_stats)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
-    state.params
+    (loss, (logits, updated)), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
+    return (loss, updated, gradient), logits
+
+  if getattr(model, 'batch_norm_per_device', False):
+    differentiate = on_each_device(differentiate)
+  (loss, batch_stats, gradient), logits = differentiate(
+    state.params, state.batch_stats, inputs, labels, dropout_key
   )
   updates, opt_state = transformation.update(gradient, state.opt_state, state.params)
   position = state.step % len(state.losses)
@@ -109,6 +115,28 @@ def train_step(model, transformation, state, inputs, labels, dropout_key):
     opt_state=opt_state,
     losses=state.losses.at[position].set(loss),
     correct=state.correct.at[position].set(correct),
+  )
+
+
+def on_each_device(differentiate):
+  """The same where each device sees its part of the batch alone; only means are shared.
+
+  So batch normalization's statistics in training are those of the part, and the running
+  statistics the mean of them over devices.
+  """
+
+  def local(params, batch_stats, inputs, labels, key):
+    key = jax.random.fold_in(key, jax.lax.axis_index('data'))
+    shared, logits = differentiate(params, batch_stats, inputs, labels, key)
+    return jax.lax.pmean(shared, 'data'), logits
+
+  whole, part = PartitionSpec(), PartitionSpec('data')
+  return jax.shard_map(
+    local,
+    mesh=mesh(),
+    in_specs=(whole, whole, part, part, whole),
+    out_specs=(whole, part),
+    check_vma=False,
   )
 
 
@@ -129,7 +157,7 @@ def make_epoch(model, transformation, crop_shape, regularization, batch_size):
       jax.random.fold_in(key, stream) for stream in (ORDER, AUGMENTATION, DROPOUT)
     )
     number = state.step // steps
-    order = jax.random.permutation(jax.random.fold_in(order_key, number), images.shape[0])
+    order = jax.random.permutation(jax.random.fold_in(order_key, number), len(labels))
 
     def step(state):
       first = state.step % steps * batch_size
@@ -158,7 +186,7 @@ def make_evaluate(model, crop_shape, batch_size):
   split = NamedSharding(mesh(), PartitionSpec('data'))
 
   def evaluate(state, images, labels):
-    count = images.shape[0]
+    count = len(labels)
     variables = {'params': state.params, 'batch_stats': state.batch_stats}
 
     def add_batch(number, totals):

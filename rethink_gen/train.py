@@ -15,10 +15,10 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
 from ml_collections import config_dict
 
-from rethink_gen import checkpoint, metrics, models, sgd
+from rethink_gen import checkpoint, distributed, metrics, models, sgd
 from rethink_gen import config as config_lib
 from rethink_gen.data import corruption, preprocess, sources
 from rethink_gen.errors import BadInput
@@ -58,30 +58,43 @@ def run(config, workdir, progress=metrics.progress):
   started = time.monotonic()
   workdir = pathlib.Path(workdir).absolute()
   config_lib.validate(config)
-  check_workdir(config, workdir)
-  if (workdir / 'summary.json').exists():
-    try:
-      return json.loads((workdir / 'summary.json').read_text())
-    except ValueError as error:
-      raise BadInput(
-        f'{workdir}/summary.json is damaged; delete it and the same command writes it.'
-      ) from error
+  summary = distributed.on_first(lambda: read_summary(config, workdir))
+  if summary:
+    return summary
+  dataset, labels_changed = distributed.together(lambda: load(config))
+  with contextlib.ExitStack() as stack:
+    distributed.on_first(lambda: occupy(config, workdir, stack))
+    stack.enter_context(matmul_precision(config))
+    state, records, status = fit(config, dataset, workdir, started, progress)
+    summary = summarize(config, dataset, labels_changed, state, records, status)
+    if distributed.is_first():
+      metrics.write_json(workdir / 'summary.json', summary)
+  return summary
 
-  dataset, labels_changed = load(config)
-  check_data(config, dataset)
+
+def read_summary(config, workdir):
+  """The summary of the complete run of this config in this folder, or None."""
+  check_workdir(config, workdir)
+  if not (workdir / 'summary.json').exists():
+    return None
+  try:
+    return json.loads((workdir / 'summary.json').read_text())
+  except ValueError as error:
+    raise BadInput(
+      f'{workdir}/summary.json is damaged; delete it and the same command writes it.'
+    ) from error
+
+
+def occupy(config, workdir, stack):
+  """Makes the folder this process's own until the stack unwinds."""
   try:
     workdir.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise BadInput(
       f'The folder {workdir} cannot be made ({error.strerror}); choose another --workdir.'
     ) from error
-  with only_writer(workdir):
-    metrics.write_json(workdir / 'config.json', config.to_dict())
-    with matmul_precision(config):
-      state, records, status = fit(config, dataset, workdir, started, progress)
-    summary = summarize(config, dataset, labels_changed, state, records, status)
-    metrics.write_json(workdir / 'summary.json', summary)
-  return summary
+  stack.enter_context(only_writer(workdir))
+  metrics.write_json(workdir / 'config.json', config.to_dict())
 
 
 def matmul_precision(config):
@@ -164,6 +177,7 @@ def load(config):
   dataset = corruption.corrupt(original, noise.mode, noise.seed, noise.label_noise)
   dataset = sources.first(dataset, config.dataset.num_train, config.dataset.num_test)
   changed = (dataset.y_train != original.y_train[: len(dataset.y_train)]).mean()
+  check_data(config, dataset)
   return dataset, float(changed)
 
 
@@ -191,9 +205,8 @@ def build(config, dataset):
     which trains within an epoch; evaluate(state), a dict of loss and accuracy on both
     splits.
   """
-  replicated = NamedSharding(sgd.mesh(), PartitionSpec())
-  train_split = jax.device_put((dataset.x_train, dataset.y_train), replicated)
-  test_split = jax.device_put((dataset.x_test, dataset.y_test), replicated)
+  train_split = put(config, dataset.x_train, dataset.y_train)
+  test_split = put(config, dataset.x_test, dataset.y_test)
   initialise, epoch, evaluate_split = programs(
     config_dict.FrozenConfigDict({field: config[field] for field in PROGRAM}),
     dataset.x_train.shape[1:],
@@ -217,6 +230,20 @@ def build(config, dataset):
     }
 
   return initialise(key), train_to, evaluate
+
+
+def put(config, images, labels):
+  """A split on the devices, whole on each, or each with its part of the images.
+
+  The images are then filled up to equal parts; the labels, which say how many count, are
+  on every device.
+  """
+  mesh = sgd.mesh()
+  spec = PartitionSpec()
+  if config.dataset.shard_rows:
+    spec = PartitionSpec('data')
+    images = np.pad(images, ((0, -len(images) % mesh.size), *3 * ((0, 0),)))
+  return distributed.put(images, mesh, spec), distributed.put(labels, mesh, PartitionSpec())
 
 
 @functools.lru_cache(maxsize=4)
@@ -264,16 +291,19 @@ def fit(config, dataset, workdir, started, progress):
   state, train_to, evaluate = build(config, dataset)
   steps_per_epoch = len(state.losses)
   last_step = steps_per_epoch * config.num_epochs
+  first = distributed.is_first()
   with contextlib.ExitStack() as stack:
     received = stack.enter_context(stop_signals())
     manager = stack.enter_context(checkpoint.open_manager(workdir))
     state = checkpoint.restore(manager, state)
     step = int(state.step)
-    records = metrics.resume_records(workdir, step)
+    records = distributed.on_first(lambda: metrics.resume_records(workdir, step))
     losses = resume_losses(workdir, step, last_step)
     started -= records[-1]['seconds'] if records else 0
-    write_events = stack.enter_context(metrics.tensorboard(workdir, step))
-    update, say = stack.enter_context(progress(last_step, step))
+    if first:
+      write_events = stack.enter_context(metrics.tensorboard(workdir, step))
+    show = progress if first else metrics.silence
+    update, say = stack.enter_context(show(last_step, step))
     if step:
       say(f'Going on from step {step:,} of {last_step:,}.')
 
@@ -297,25 +327,26 @@ def fit(config, dataset, workdir, started, progress):
           'examples_per_second': config.batch_size / seconds_per_step,
           'seconds': time.monotonic() - started,
         }
-        # Before the checkpoint, so that no checkpoint is ahead of the records.
-        metrics.append_record(workdir, record)
-        write_events(record)
+        if first:  # before the checkpoint, which must not be ahead of the records
+          metrics.append_record(workdir, record)
+          write_events(record)
         records.append(record)
         say(metrics.describe(record, config.num_epochs), step)
       finished = is_finished(config, records, step, last_step)
-      stopping = bool(received)  # read once: a signal may come between two lines
+      _, stopping = distributed.agree(0, received)
       if stopping or finished or (epoch_ended and epoch % config.checkpoint_every == 0):
         checkpoint.save(manager, state)
       if finished:
         return state, records, 'complete'
       if stopping:
-        raise Interrupted(received[0])
+        raise Interrupted(stopping)
       state, seconds_per_step = train_epoch(
         config, train_to, state, seconds_per_step, update, received
       )
-      first, step = step, int(state.step)
-      losses[first:step] = np.asarray(state.losses)[rest : rest + step - first]
-      metrics.write_losses(workdir, losses[:step])
+      before, step = step, int(state.step)
+      losses[before:step] = np.asarray(state.losses)[rest : rest + step - before]
+      if first:
+        metrics.write_losses(workdir, losses[:step])
 
 
 def resume_losses(workdir, step, last_step):
@@ -338,8 +369,11 @@ def train_epoch(config, train_to, state, seconds_per_step, update, received):
   epoch = f'epoch {end // steps_per_epoch}/{config.num_epochs}'
   started = time.monotonic()
   loss = 0.0
-  while step < end and not received and math.isfinite(loss):
+  while step < end and math.isfinite(loss):
     steps = max(1, int(SECONDS_PER_CALL / seconds_per_step))
+    steps, stopping = distributed.agree(steps, received)
+    if stopping:
+      break
     step = min(end, step + steps)
     state = train_to(state, step)
     loss, accuracy = running(config, state)

@@ -73,14 +73,17 @@ def reproduce():
 
 @pytest.fixture
 def start():
-  """start(module, *arguments): a program in a process of its own, running."""
+  """start(module, *arguments, devices=1): a program in a process of its own, running."""
   processes = []
 
-  def run(module, *arguments):
+  def run(module, *arguments, devices=1, **variables):
     pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
     # As `complete` has it, so that what it has compiled need not be compiled again.
     process = subprocess.Popen(
-      command(module, *arguments), cwd=ROOT, env=environment(), **pipes
+      command(module, *arguments),
+      cwd=ROOT,
+      env=environment(devices) | variables,
+      **pipes,
     )
     processes.append(process)
     return process

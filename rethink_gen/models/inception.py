@@ -53,11 +53,13 @@ class Inception(nn.Module):
 
   1,649,402 parameters on 3 channels and 10 classes, with and without batch normalization
   (Table 1). Kernels start He-normal, biases and offsets at zero. Dropout comes before the
-  last linear layer. Batch statistics are those of the whole batch, on however many devices.
+  last linear layer. Batch statistics are those of the whole batch, on however many devices,
+  or with `batch_norm_per_device`, which `sgd.train_step` looks at, of each device's part.
   """
 
   num_classes: int
   batch_norm: bool = True
+  batch_norm_per_device: bool = False
   dropout_rate: float = 0.0
   dtype: jnp.dtype = jnp.float32
 

@@ -9,7 +9,6 @@ The norms are of fully connected networks. Training, outputs, Rademacher complex
 stability are of any model of the package.
 """
 
-import contextlib
 import functools
 import hashlib
 import json
@@ -66,7 +65,8 @@ def train_network(config, dataset, folder):
     metrics.write_json(workdir / 'config.json', config.to_dict())
     initial = jax.device_get(train.build(config, dataset)[0].params)
     with train.matmul_precision(config):
-      state, _, status = train.fit(config, dataset, workdir, time.monotonic(), _silent)
+      started = time.monotonic()
+      state, _, status = train.fit(config, dataset, workdir, started, metrics.silence)
   if status == 'diverged':
     raise BadInput(
       f'Training diverged at step {int(state.step):,}; take a smaller '
@@ -74,12 +74,6 @@ def train_network(config, dataset, folder):
     )
   params, batch_stats = jax.device_get((state.params, state.batch_stats))
   return Network(config, dataset, initial, params, batch_stats)
-
-
-@contextlib.contextmanager
-def _silent(*_):
-  """Progress that nobody sees, with the interface of `metrics.progress`."""
-  yield (lambda *_: None), (lambda *_: None)
 
 
 def digest(config, dataset):

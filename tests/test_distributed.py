@@ -1,0 +1,167 @@
+"""Several real processes on this machine, with gloo collectives over loopback."""
+
+import functools
+import json
+import signal
+import socket
+import time
+
+import jax
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from rethink_gen import checkpoint, train
+from rethink_gen import config as config_lib
+
+DIGITS = (
+  '--config=configs/quickstart.py',
+  '--config.dataset.num_train=200',
+  '--config.batch_size=32',
+  '--config.num_epochs=2',
+  '--config.eval_every=1',
+  '--config.regularization.dropout_rate=0.2',
+  '--config.regularization.random_crop=True',
+)
+INCEPTION = (
+  '--config.model.name=inception',
+  '--config.model.depth=None',
+  '--config.optimizer.learning_rate=0.01',  # at 0.1 rounding grows in every step
+)
+
+
+@pytest.fixture
+def start_together(start):
+  """start_together(count, *arguments): so many processes of main, one run."""
+
+  def run(count, *arguments, devices=1):
+    with socket.socket() as free:
+      free.bind(('127.0.0.1', 0))
+      address = f'127.0.0.1:{free.getsockname()[1]}'
+    return [
+      start(
+        'main',
+        '--distributed',
+        *arguments,
+        devices=devices,
+        JAX_COORDINATOR_ADDRESS=address,
+        JAX_NUM_PROCESSES=str(count),
+        JAX_PROCESS_ID=str(index),
+      )
+      for index in range(count)
+    ]
+
+  return run
+
+
+def end(processes, timeout=200):
+  """[(exit status, what it printed, its errors)] of each process."""
+  ended = []
+  for process in processes:
+    out, err = process.communicate(timeout=timeout)
+    ended.append((process.returncode, out, err))
+  return ended
+
+
+def numbers(workdir):
+  """(records, losses, the last checkpoint's parameters), as arrays."""
+  summary = json.loads((workdir / 'summary.json').read_text())
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  keep = ('step', 'train_loss', 'test_loss', 'train_accuracy', 'test_accuracy')
+  records = [[json.loads(line)[name] for name in keep] for line in lines]
+  config = config_lib.default()
+  stored = config_lib.flatten(json.loads((workdir / 'config.json').read_text()))
+  config.update_from_flattened_dict(stored)
+  state, _, _ = train.build(config, train.load(config)[0])
+  with checkpoint.open_manager(workdir) as manager:
+    state = checkpoint.restore(manager, state)
+  assert int(state.step) == summary['steps']
+  return np.array(records), np.load(workdir / 'losses.npy'), state.params
+
+
+def assert_same(one, other):
+  for mine, theirs in zip(numbers(one), numbers(other), strict=True):
+    jax.tree.map(functools.partial(assert_allclose, rtol=1e-4, atol=1e-5), mine, theirs)
+
+
+@pytest.mark.parametrize(
+  'model',
+  [
+    (),
+    ('--config.dataset.shard_rows=True', '--config.dataset.num_train=199'),
+    INCEPTION,
+  ],
+  ids=['mlp', 'rows sharded', 'inception'],
+)
+def test_two_processes_give_the_figures_of_one(main, start_together, tmp_path, model):
+  done = main(*DIGITS, *model, f'--workdir={tmp_path}/one')
+  assert done.returncode == 0, done.stderr
+  first, second = end(start_together(2, *DIGITS, *model, f'--workdir={tmp_path}/two'))
+  assert (first[0], second[0]) == (0, 0), first[2] + second[2]
+  assert 'test accuracy' in first[1]
+  assert 'accuracy' not in second[1]  # one of them speaks
+  assert_same(tmp_path / 'one', tmp_path / 'two')
+
+
+def test_a_run_moves_between_devices_and_processes(main, start, start_together, tmp_path):
+  """Eight devices, then two processes, one, and two with two devices each."""
+  whole = (*DIGITS, '--config.num_epochs=3000', '--config.eval_every=1000')
+  workdir = f'--workdir={tmp_path}/moved'
+  done = main(*whole, f'--workdir={tmp_path}/one')
+  assert done.returncode == 0, done.stderr
+  for starting in (
+    lambda: [start('main', *whole, workdir, devices=8)],
+    lambda: start_together(2, *whole, workdir),
+    lambda: [start('main', *whole, workdir)],
+  ):
+    processes = starting()
+    wait_for_steps(tmp_path / 'moved', processes)
+    processes[-1].send_signal(signal.SIGTERM)
+    for status, _, errors in end(processes):
+      assert status == 128 + signal.SIGTERM, errors
+  for status, _, errors in end(start_together(2, *whole, workdir, devices=2)):
+    assert status == 0, errors
+  assert_same(tmp_path / 'one', tmp_path / 'moved')
+
+
+def wait_for_steps(workdir, processes):
+  """Until the run has taken steps since the processes were started."""
+  file = workdir / 'losses.npy'
+  before = file.stat().st_mtime_ns if file.exists() else None
+  while not file.exists() or file.stat().st_mtime_ns == before:
+    assert all(process.poll() is None for process in processes), end(processes)
+    time.sleep(0.05)
+
+
+@pytest.mark.parametrize('killed', [0, 1])
+def test_a_process_that_dies_stops_the_others_and_the_restart_goes_on(
+  main, start_together, tmp_path, killed
+):
+  whole = (*DIGITS, '--config.num_epochs=400', '--config.checkpoint_every=10')
+  done = main(*whole, f'--workdir={tmp_path}/one')
+  assert done.returncode == 0, done.stderr
+  workdir = f'--workdir={tmp_path}/killed'
+  processes = start_together(2, *whole, workdir)
+  wait_for_steps(tmp_path / 'killed', processes)
+  processes[killed].kill()
+  status, _, errors = end([processes[1 - killed]], timeout=60)[0]
+  assert status != 0
+  assert 'the same command' in errors or 'another task died' in errors
+  for status, _, errors in end(start_together(2, *whole, workdir)):
+    assert status == 0, errors
+  assert_same(tmp_path / 'one', tmp_path / 'killed')
+
+
+def test_what_one_process_refuses_all_refuse(start_together, tmp_path):
+  occupied = tmp_path / 'file'
+  occupied.touch()
+  for status, _, errors in end(start_together(2, *DIGITS, f'--workdir={occupied}/run')):
+    assert status == 2
+    assert 'cannot be a folder' in errors
+
+
+def test_processes_that_cannot_be_found_are_said_so(main, tmp_path):
+  done = main(*DIGITS, '--distributed', f'--workdir={tmp_path}/run')
+  assert done.returncode == 2
+  assert 'JAX_COORDINATOR_ADDRESS' in done.stderr
+  assert 'Traceback' not in done.stderr
