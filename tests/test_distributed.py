@@ -19,7 +19,7 @@ DIGITS = (
   '--config.dataset.num_train=200',
   '--config.batch_size=32',
   '--config.num_epochs=2',
-  '--config.eval_every=1',
+  '--config.eval_every=100',
   '--config.regularization.dropout_rate=0.2',
   '--config.regularization.random_crop=True',
 )
@@ -105,7 +105,7 @@ def test_two_processes_give_the_figures_of_one(main, start_together, tmp_path, m
 
 def test_a_run_moves_between_devices_and_processes(main, start, start_together, tmp_path):
   """Eight devices, then two processes, one, and two with two devices each."""
-  whole = (*DIGITS, '--config.num_epochs=3000', '--config.eval_every=1000')
+  whole = (*DIGITS, '--config.num_epochs=100', '--config.checkpoint_every=30')
   workdir = f'--workdir={tmp_path}/moved'
   done = main(*whole, f'--workdir={tmp_path}/one')
   assert done.returncode == 0, done.stderr
@@ -137,7 +137,7 @@ def wait_for_steps(workdir, processes):
 def test_a_process_that_dies_stops_the_others_and_the_restart_goes_on(
   main, start_together, tmp_path, killed
 ):
-  whole = (*DIGITS, '--config.num_epochs=400', '--config.checkpoint_every=10')
+  whole = (*DIGITS, '--config.num_epochs=100', '--config.checkpoint_every=30')
   done = main(*whole, f'--workdir={tmp_path}/one')
   assert done.returncode == 0, done.stderr
   workdir = f'--workdir={tmp_path}/killed'

@@ -1,10 +1,10 @@
 """Section 5: kernel machines on CIFAR-10, on pixels and on random filters."""
 
-from rethink_gen.paper import drawing, mnist_kernel
+from rethink_gen.paper import drawing, kernels
 from rethink_gen.paper.grid import Row
 
-check, compute = mnist_kernel.check, mnist_kernel.compute
-expected_seconds, measure = mnist_kernel.expected_seconds, mnist_kernel.measure
+check, compute = kernels.check, kernels.compute
+expected_seconds, measure = kernels.expected_seconds, kernels.measure
 
 TITLE = 'Kernel machines on CIFAR-10: pixels and random filters'
 ASKED = (
@@ -15,7 +15,7 @@ FOUND = (
   'A Gaussian kernel on pixels has 46 % test error; the linear kernel on 32,000 random '
   'convolutional filters has 17 %, and 15 % with a ridge.'
 )
-COLUMNS = mnist_kernel.COLUMNS | {'ridge': ('best ridge', '', 'g')}
+COLUMNS = kernels.COLUMNS | {'ridge': ('best ridge', '', 'g')}
 CAPTION = (
   'Left: test error against the number of random filters, without a ridge (where there are '
   'enough filters to fit every example) and with the ridge that is best on training '
@@ -56,7 +56,7 @@ SCALES = {
 
 
 def rows(scale):
-  common = mnist_kernel.COMMON | {'dataset': 'cifar10', 'num_test': 10_000}
+  common = kernels.COMMON | {'dataset': 'cifar10', 'num_test': 10_000}
   pixels = {
     'features': 'pixels',
     'num_train': 50_000,
@@ -64,7 +64,7 @@ def rows(scale):
     'ridges': EXACT,
   }
   if scale == 'smoke':
-    common |= mnist_kernel.SMOKE
+    common |= kernels.SMOKE
     pixels |= {'num_train': 500}
   paper = {'train_error': 0.0, 'test_error': 46.0}
   return [
@@ -92,9 +92,9 @@ def draw(entries, runs):
   figure, (number, error, residual) = drawing.subplots(1, 3)
   colors = (*drawing.PALETTE, 'black')
   for color, entry in zip(colors, entries, strict=False):
-    for summary in mnist_kernel.summaries(runs, entry['name']):
-      mnist_kernel.plot_path(error, summary, 'test_error', color, entry['name'])
-      mnist_kernel.plot_residuals(residual, summary, color)
+    for summary in kernels.summaries(runs, entry['name']):
+      kernels.plot_path(error, summary, 'test_error', color, entry['name'])
+      kernels.plot_residuals(residual, summary, color)
   random = [entry for entry in entries if 'filters' in entry['changes']]
   for examples in sorted({entry['changes']['num_train'] for entry in random}):
     for column, style in (('test_error', 'o--'), ('ridge_test_error', 'o-')):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rethink_gen.errors import BadInput
-from rethink_gen.paper import cifar_kernel, grid, mnist_kernel
+from rethink_gen.paper import cifar_kernel, grid, kernels, mnist_kernel
 from rethink_gen.theory import interpolation
 
 ARTIFACTS = pytest.mark.parametrize('artifact', [mnist_kernel, cifar_kernel])
@@ -43,7 +43,7 @@ def test_rows_are_accepted_and_plain(artifact, scale):
     assert json.loads(json.dumps(row.changes)) == row.changes
     assert row.paper.keys() <= artifact.COLUMNS.keys()
     assert artifact.expected_seconds(row.changes) > 0
-    mnist_kernel.check_settings(row.changes)
+    kernels.check_settings(row.changes)
     if scale == 'smoke':
       artifact.check(row.changes | {'seed': 0})
 
@@ -82,7 +82,7 @@ def test_where_examples_are_held_out_they_choose_the_ridge():
   path = [point(0.1, 0.5, 0.4), point(1.0, 0.3, 0.5)]
   summary = {'path': path, 'peak_gib': 1.0}
   runs = {('row', 0): types.SimpleNamespace(summary=summary)}
-  measured = mnist_kernel.measure(runs, 'row', 0)
+  measured = kernels.measure(runs, 'row', 0)
   assert (measured['ridge'], measured['ridge_test_error']) == (0.1, 50.0)
 
 
@@ -91,7 +91,7 @@ def test_the_bandwidth_is_chosen_without_the_test_set(tmp_path):
   train = rng.standard_normal((60, 3)).astype(np.float32)
   labels = (train[:, 0] > 0).astype(int)
   lines = []
-  choose = mnist_kernel.choose_bandwidth
+  choose = kernels.choose_bandwidth
   best = choose(train, labels, [1e4, 0.3], tmp_path, lines.append)
   assert best == 0.3  # with 1e4 no example knows another
   assert '12 held out' in lines[0]
@@ -103,16 +103,16 @@ def test_a_computation_goes_on_where_it_was_killed(tmp_path):
   whole_folder, folder = tmp_path / 'whole', tmp_path / 'killed'
   whole_folder.mkdir()
   folder.mkdir()
-  whole = mnist_kernel.compute(chosen, whole_folder, lambda line: None)
+  whole = kernels.compute(chosen, whole_folder, lambda line: None)
 
   def kill(line):
     if line.startswith('ridge 0.01'):
       raise KeyboardInterrupt
 
   with pytest.raises(KeyboardInterrupt):
-    mnist_kernel.compute(chosen, folder, kill)
+    kernels.compute(chosen, folder, kill)
   lines = []
-  resumed = mnist_kernel.compute(chosen, folder, lines.append)
+  resumed = kernels.compute(chosen, folder, lines.append)
   assert not any(line.startswith('ridge 0,') for line in lines)
   for one, other in zip(whole['path'], resumed['path'], strict=True):
     for point in (one, other):
@@ -142,10 +142,10 @@ def test_a_computation_goes_on_where_it_was_killed(tmp_path):
 )
 def test_bad_settings_are_refused_in_a_sentence(changes, message):
   with pytest.raises(BadInput, match=message):
-    mnist_kernel.check(settings(mnist_kernel, 'pixels', **changes))
+    kernels.check(settings(mnist_kernel, 'pixels', **changes))
 
 
 def test_too_little_memory_is_refused_before_the_start(monkeypatch):
   monkeypatch.setattr(interpolation, 'bytes_free', lambda: 2**30)
   with pytest.raises(BadInput, match='GiB of memory'):
-    mnist_kernel.check(settings(mnist_kernel, 'pixels'))
+    kernels.check(settings(mnist_kernel, 'pixels'))

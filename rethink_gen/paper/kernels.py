@@ -1,0 +1,349 @@
+"""What both kernel artefacts share: their computation, its checks, its columns."""
+
+import json
+import math
+import time
+
+import numpy as np
+
+from rethink_gen import metrics
+from rethink_gen.data import sources
+from rethink_gen.errors import BadInput
+from rethink_gen.theory import features, interpolation
+
+TITLE = 'Kernel machines on MNIST: fitted exactly, and good'
+
+COLUMNS = {
+  'train_error': ('training error', '%', '.2f'),
+  'test_error': ('test error', '%', '.2f'),
+  'norm': ('norm', '', ',.0f'),
+  'ridge_test_error': ('test error, best ridge', '%', '.2f'),
+  'iterations': ('iterations', '', ',.0f'),
+  'residual': ('relative residual', '', '.0e'),
+  'seconds_to_interpolate': ('seconds to interpolate', '', ',.0f'),
+  'condition': ('condition number, at least', '', '.1e'),
+  'peak_gib': ('peak memory (GiB)', '', '.1f'),
+}
+COMMON = {
+  'held_out': 0,
+  'landmarks': 2_000,
+  'tolerance': 1e-3,
+  'max_iterations': 200,
+  'ridges': [0.0, 0.001, 0.01, 0.1, 1.0],
+}
+SMOKE = {'dataset': 'digits', 'num_train': 500, 'num_test': 300, 'landmarks': 50}
+SELECTION = 10_000  # training examples by which a bandwidth is chosen, at most
+KINDS = ('pixels', 'gabor', 'convolutional')
+
+
+def check(settings):
+  """Raises BadInput for settings of either kernel artefact that cannot be used."""
+  check_settings(settings)
+  data = sources.load(settings['dataset'])
+  for name, kind, labels in (
+    ('num_train', 'training', data.y_train),
+    ('num_test', 'test', data.y_test),
+  ):
+    if settings[name] > len(labels):
+      raise BadInput(
+        f'{name} is {settings[name]}, but {settings["dataset"]} has {len(labels)} {kind} '
+        'examples; take at most that many.'
+      )
+  interpolation.check_memory(
+    settings['num_train'] - settings['held_out'],
+    settings['num_test'] + settings['held_out'],
+    num_features(settings, data.x_train.shape[1:]),
+    settings['landmarks'],
+  )
+
+
+def check_settings(settings):
+  """What `check` finds out without the data."""
+  for name in ('num_train', 'num_test', 'landmarks', 'max_iterations'):
+    if not settings[name] >= 1:
+      raise BadInput(f'{name} is {settings[name]}, but it must be at least 1.')
+  if settings['features'] not in KINDS:
+    raise BadInput(
+      f'features is {settings["features"]!r}, but it must be one of {", ".join(KINDS)}.'
+    )
+  if not 0 <= settings['held_out'] < settings['num_train']:
+    raise BadInput(
+      f'held_out is {settings["held_out"]}, but it must be from 0 to less than num_train, '
+      f'{settings["num_train"]}.'
+    )
+  if not 0 < settings['tolerance'] < 1:
+    raise BadInput(f'tolerance is {settings["tolerance"]}, but it must be in (0, 1).')
+  ridges = settings['ridges']
+  if not ridges or not all(0 <= ridge < math.inf for ridge in ridges):
+    raise BadInput(f'ridges is {ridges}, but it must hold numbers of 0 or more.')
+  check_features(settings)
+
+
+def check_features(settings):
+  if settings['features'] == 'convolutional':
+    examples = settings['num_train'] - settings['held_out']
+    if 8 * settings['filters'] < examples and 0 in settings['ridges']:
+      raise BadInput(
+        f'{settings["filters"]} filters give {8 * settings["filters"]} features, too few '
+        f'to fit {examples} examples exactly; leave 0 out of ridges, or take at least '
+        f'{math.ceil(examples / 8)} filters.'
+      )
+    return
+  for bandwidth in settings['bandwidths']:
+    if not 0 < bandwidth < math.inf:
+      raise BadInput(f'A bandwidth is {bandwidth}, but it must be a positive number.')
+  if not settings['bandwidths']:
+    raise BadInput('bandwidths is empty, but it must hold at least one number.')
+
+
+def num_features(settings, shape):
+  """How many are in memory at once."""
+  if settings['features'] == 'convolutional':
+    return 8 * min(settings['filters'], settings['block'])
+  if settings['features'] == 'gabor':
+    squares = [(s - settings['window']) // settings['stride'] + 1 for s in shape[:2]]
+    return len(settings['wavelengths']) * settings['orientations'] * math.prod(squares)
+  return math.prod(shape)
+
+
+def expected_seconds(settings):
+  """On two CPU cores at 10^11 products a second, and 12 GB/s."""
+  examples, tests = settings['num_train'], settings['num_test'] + settings['held_out']
+  shape = {'digits': (8, 8, 1), 'mnist': (28, 28, 1)}.get(settings['dataset'], (32, 32, 3))
+  dimensions, work = num_features(settings, shape), 0
+  if settings['features'] == 'convolutional':
+    dimensions = 8 * settings['filters']
+    places = (shape[0] - settings['patch'] + 1) ** 2
+    inputs = settings['patch'] ** 2 * shape[2]
+    work = 2 * (examples + tests) * places * inputs * settings['filters']
+  work += examples * (examples + 2 * tests) * dimensions
+  ridges, landmarks = len(settings['ridges']), settings['landmarks']
+  work += ridges * examples * landmarks * 4 * (landmarks + interpolation.BLOCK)
+  return 20 + work / 1e11 + ridges * 20 * (4 * examples**2 / 12e9)
+
+
+def compute(settings, folder, say):
+  """Features, Gram matrix, and for every ridge conjugate gradients.
+
+  Args:
+    settings: of a row, with the seed: of which examples are taken, and of the filters.
+    folder: gets the state of every ridge, so that the same call goes on after a kill.
+    say: gets lines of progress.
+
+  Returns:
+    bandwidth, seconds of the parts, and `path`: for every ridge its errors (fractions),
+    norms, iterations and whether it interpolates.
+  """
+  data = split(sources.load(settings['dataset']), settings)
+  targets = np.eye(data.num_classes, dtype=np.float32)[data.y_train].T
+  seconds = {}
+  started = time.monotonic()
+  gram, order, bandwidth = make_gram(data, settings, folder, seconds, say)
+  seconds['gram'] = time.monotonic() - started - seconds.get('bandwidth', 0.0)
+  targets, labels = targets[:, order], data.y_test
+  started = time.monotonic()
+  marks = interpolation.spread_landmarks(gram.layout, settings['landmarks'])
+  rank_part = interpolation.low_rank(gram, marks)
+  gram = gram._replace(landmarks=())  # used up
+  seconds['low_rank'] = time.monotonic() - started
+
+  def watch(ridge, alpha, history):
+    errors = test_errors(gram, alpha, labels, settings['num_test'])
+    say(describe(ridge, history, errors, settings['tolerance']))
+    return errors
+
+  path, alpha = [], None
+  for ridge in settings['ridges']:
+    alpha, history = interpolation.solve(
+      gram,
+      rank_part,
+      targets,
+      ridge,
+      settings,
+      begin=alpha,
+      path=folder / f'ridge_{ridge:g}.npz',
+      watch=lambda *now, ridge=ridge: watch(ridge, *now),
+    )
+    path.append(summarize(gram, alpha, targets, ridge, history, settings['tolerance']))
+  return {
+    'num_train': gram.layout.examples,
+    'bandwidth': bandwidth,
+    'seconds_of': seconds,
+    'path': path,
+    'peak_gib': interpolation.peak_gib(),
+  }
+
+
+def split(data, settings):
+  """A Dataset of as many examples as asked for; those held out join the test examples."""
+  chosen = np.random.default_rng(settings['seed']).permutation(len(data.y_train))
+  chosen = chosen[: settings['num_train']]
+  train, held = np.split(chosen, [settings['num_train'] - settings['held_out']])
+  part = slice(settings['num_test'])
+  return data._replace(
+    x_train=data.x_train[train],
+    y_train=data.y_train[train],
+    x_test=np.concatenate([data.x_test[part], data.x_train[held]]),
+    y_test=np.concatenate([data.y_test[part], data.y_train[held]]),
+  )
+
+
+def make_gram(data, settings, folder, seconds, say):
+  """(Gram, order of the training examples in it, bandwidth or None)."""
+  layout = interpolation.make_layout(len(data.y_train))
+  marks = interpolation.spread_landmarks(layout, settings['landmarks'])
+  if settings['features'] == 'convolutional':
+    return *convolutional_gram(data, settings, marks, say), None
+  train, test = embed(data, settings)
+  started = time.monotonic()
+  bandwidth = choose_bandwidth(train, data.y_train, settings['bandwidths'], folder, say)
+  seconds['bandwidth'] = time.monotonic() - started
+  order = interpolation.coherent_order(train)
+  gram = interpolation.add(None, train[order], test, marks, bandwidth, say)
+  return gram, order, bandwidth
+
+
+def convolutional_gram(data, settings, marks, say):
+  gram = order = None
+  blocks = features.convolutional(
+    data.x_train,
+    data.x_test,
+    settings['filters'],
+    settings['patch'],
+    settings['seed'],
+    settings['block'],
+  )
+  done = interpolation.progress(
+    say, 'Blocks of filters', math.ceil(settings['filters'] / settings['block'])
+  )
+  for number, (train, test) in enumerate(blocks, 1):
+    if order is None:
+      order = interpolation.coherent_order(train)
+    gram = interpolation.add(gram, train[order], test, marks)
+    done(number)
+  return gram, order
+
+
+def embed(data, settings):
+  """float32 (n, d) of the training and of the test images, less the training mean."""
+  images = data.x_train, data.x_test
+  if settings['features'] == 'gabor':
+    options = (settings[name] for name in ('wavelengths', 'orientations'))
+    options = *options, settings['window'], settings['stride']
+    train, test = (features.gabor(each, *options) for each in images)
+  else:
+    train, test = (each.reshape(len(each), -1).astype(np.float32) / 255 for each in images)
+  centre = train.mean(0)
+  return train - centre, test - centre
+
+
+def choose_bandwidth(train, labels, bandwidths, folder, say):
+  """The one of the least error on training examples held out for that.
+
+  Of the first SELECTION training examples, four fifths are fitted exactly and the others
+  tell the error. The test set has no part in it. Of equals the first is taken.
+  """
+  if len(bandwidths) == 1:
+    return bandwidths[0]
+  file = folder / 'bandwidth.json'
+  if file.exists():
+    return json.loads(file.read_text())['bandwidth']
+  fit, held = np.split(train[:SELECTION], [min(len(train), SELECTION) * 4 // 5])
+  targets = np.eye(labels.max() + 1)[labels[: len(fit)]].T
+  errors = []
+  for bandwidth in bandwidths:
+    alpha = interpolation.direct(interpolation.kernel(fit, fit, bandwidth), targets, 1e-6)
+    guesses = np.argmax(alpha @ np.asarray(interpolation.kernel(fit, held, bandwidth)), 0)
+    errors.append(float(np.mean(guesses != labels[len(fit) : len(fit) + len(held)])))
+    say(f'bandwidth {bandwidth:g}: {errors[-1]:.2%} error on {len(held):,} held out')
+  best = bandwidths[int(np.argmin(errors))]
+  metrics.write_json(file, {'bandwidth': best, 'held_out_errors': errors})
+  return best
+
+
+def test_errors(gram, alpha, labels, num_test):
+  """{'test_error', and where examples are held out 'held_out_error'}, fractions."""
+  guesses = np.argmax(np.asarray(interpolation.predict(gram.tests, alpha)), 0)
+  wrong = guesses[: len(labels)] != labels
+  errors = {'test_error': float(wrong[:num_test].mean())}
+  if len(labels) > num_test:
+    errors['held_out_error'] = float(wrong[num_test:].mean())
+  return errors
+
+
+def describe(ridge, history, errors, tolerance):
+  last = history[-1]
+  line = (
+    f'ridge {ridge:g}, iteration {len(history)}: relative residual {last["residual"]:.1e}, '
+    f'training error {last["train_error"]:.2%}, test error {errors["test_error"]:.2%}'
+  )
+  ahead = interpolation.iterations_left(history, tolerance)
+  if ahead:
+    line += f', about {metrics.duration(ahead * last["seconds"] / len(history))} left'
+  return line
+
+
+def summarize(gram, alpha, targets, ridge, history, tolerance):
+  """One point of the ridge path, as plain JSON."""
+  last = history[-1]
+  per_class, norm = interpolation.norms(alpha[:, : gram.layout.examples], targets, ridge)
+  point = {name: last[name] for name in ('residual', 'largest', 'train_error', 'seconds')}
+  point |= {name: error for name, error in last.items() if name.endswith('_error')}
+  point |= {
+    'ridge': ridge,
+    'norm': norm,
+    'norms': per_class.tolist(),
+    'iterations': len(history),
+    'residuals': [record['residual'] for record in history],
+    'converged': last['residual'] <= tolerance,
+    'condition_preconditioned': interpolation.condition(history),
+  }
+  if ridge == 0:
+    point['interpolates'] = point['converged'] and last['train_error'] == 0
+    point['condition'] = interpolation.condition_at_least(gram, alpha, targets)
+  return point
+
+
+def measure(runs, name, seed):
+  """The numbers at ridge 0, and the least test error of those with a ridge.
+
+  Where examples are held out, these choose the ridge.
+  """
+  summary = runs[name, seed].summary
+  exact = next((point for point in summary['path'] if point['ridge'] == 0), None)
+  ridged = [point for point in summary['path'] if point['ridge'] > 0]
+  measured = {'peak_gib': summary['peak_gib']}
+  if exact:
+    measured |= {c: exact[c] for c in ('norm', 'iterations', 'residual', 'condition')}
+    measured |= {c: 100 * exact[c] for c in ('train_error', 'test_error')}
+    parts = summary['seconds_of']
+    measured['seconds_to_interpolate'] = (
+      parts['gram'] + parts['low_rank'] + exact['seconds']
+    )
+  if ridged:
+    best = min(ridged, key=lambda point: point.get('held_out_error', point['test_error']))
+    measured |= {'ridge_test_error': 100 * best['test_error'], 'ridge': best['ridge']}
+  return measured
+
+
+def summaries(runs, name):
+  return [run.summary for (other, _), run in runs.items() if other == name]
+
+
+def plot_path(axis, summary, column, color, label):
+  """A column of the ridge path; ridge 0 stands at the left end of a logarithmic axis."""
+  ridges = [point['ridge'] for point in summary['path']]
+  scale = 100 if column.endswith('error') else 1
+  values = [scale * point[column] for point in summary['path']]
+  axis.plot(ridges, values, 'o-', color=color, label=label)
+  smallest = min((ridge for ridge in ridges if ridge), default=1.0)
+  axis.set_xscale('symlog', linthresh=smallest)
+  axis.set(xlabel='ridge λ')
+
+
+def plot_residuals(axis, summary, color):
+  for point in summary['path']:
+    if point['ridge'] == 0:
+      numbers = range(1, point['iterations'] + 1)
+      axis.semilogy(numbers, point['residuals'], color=color)
+  axis.set(xlabel='iterations', ylabel='relative residual')

@@ -1,0 +1,109 @@
+"""Training on a data set that is decoded on the way: what `train` asks of it.
+
+The same step as for data on the device, fed a batch at a time. Which examples a batch holds
+follows from its step, so a run goes on at the very next example, on any number of hosts.
+Images are scaled to [-1, 1] as in TensorFlow's Inception preprocessing.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+from ml_collections import config_dict
+
+from rethink_gen import models, sgd
+from rethink_gen.data import preprocess, streaming
+
+# The fields of a config that the compiled functions depend on.
+PROGRAM = ('model', 'regularization', 'optimizer', 'precision')
+
+
+def build(config, source):
+  """(state, train_to, evaluate) as of `train.build`, of a `streaming.Source`.
+
+  evaluate(state) also gives the top-5 accuracies of both splits.
+  """
+  initialise, step, add_batch = programs(
+    config_dict.FrozenConfigDict({field: config[field] for field in PROGRAM}),
+    source.image_shape,
+    source.num_classes,
+    streaming.steps_per_epoch(source, config),
+  )
+  key = jax.random.key(config.seed)
+  host = jax.process_index(), jax.process_count()
+  batches, position = None, None
+
+  def train_to(state, stop):
+    nonlocal batches, position
+    first = int(state.step)
+    if position != first:
+      batches = streaming.train_batches(source, config, first, *host)
+    for _ in range(stop - first):
+      state = step(state, *on_devices(next(batches)), key)
+    position = stop
+    return state
+
+  def evaluate(state):
+    measured = {}
+    for name, split in (('train', source.train), ('test', source.test)):
+      totals = np.zeros(3, np.float32)
+      for batch in streaming.evaluation_batches(source, config, split, *host):
+        totals = add_batch(totals, state, *on_devices(batch))
+      means = np.asarray(totals, np.float64) / source.count(split)
+      names = (f'{name}_loss', f'{name}_accuracy', f'{name}_top5_accuracy')
+      measured |= dict(zip(names, means.tolist(), strict=True))
+    return measured
+
+  return initialise(key), train_to, evaluate
+
+
+@functools.lru_cache(maxsize=4)
+def programs(config, image_shape, num_classes, steps_per_epoch):
+  """(initialise, step, add_batch), compiled once for many runs.
+
+  step(state, images (b, s, s, 3), labels (b,), key) is one gradient step. add_batch(totals,
+  state, images, labels, counts (b,)) adds a batch's losses, and how many of its examples
+  are right at the first guess and within five: float32 (3,), exact up to 2^24.
+
+  Args:
+    config: the fields of PROGRAM, frozen.
+    image_shape: (s, s, 3).
+    num_classes, steps_per_epoch: of the data set.
+  """
+  model = models.create(
+    config.model,
+    num_classes,
+    config.regularization.dropout_rate,
+    jnp.dtype(config.precision),
+  )
+  transformation = sgd.optimizer(config)
+
+  def step(state, images, labels, key):
+    key = jax.random.fold_in(jax.random.fold_in(key, sgd.DROPOUT), state.step)
+    inputs = preprocess.scale(images)
+    return sgd.train_step(model, transformation, state, inputs, labels, key)
+
+  def add_batch(totals, state, images, labels, counts):
+    variables = {'params': state.params, 'batch_stats': state.batch_stats}
+    logits = model.apply(variables, preprocess.scale(images), train=False)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    own = jnp.take_along_axis(logits, labels[:, None], 1)
+    above = (logits > own).sum(1)  # how many classes are guessed before the right one
+    each = jnp.stack([losses, above == 0, above < 5])
+    return totals + jnp.where(counts, each, 0).sum(1)
+
+  replicated = NamedSharding(sgd.mesh(), PartitionSpec())
+  return (
+    sgd.make_initialise(model, transformation, image_shape, steps_per_epoch),
+    jax.jit(step, donate_argnums=0, out_shardings=replicated),
+    jax.jit(add_batch, out_shardings=replicated),
+  )
+
+
+def on_devices(arrays):
+  """This host's rows of a batch, as rows of the whole batch split over all devices."""
+  split = NamedSharding(sgd.mesh(), PartitionSpec('data'))
+  return [jax.make_array_from_process_local_data(split, array) for array in arrays]
