@@ -11,7 +11,8 @@ import tempfile
 import numpy as np
 from PIL import Image, ImageDraw
 
-NAME = 'generated_images'
+from rethink_gen.data import sources
+
 SHAPES = ('disc', 'square', 'triangle', 'cross', 'ring')
 COLOURS = {'red': (200, 60, 40), 'blue': (40, 80, 210)}
 LABELS = [f'{colour} {shape}' for colour in COLOURS for shape in SHAPES]
@@ -35,7 +36,8 @@ def generate(
   """
   import tensorflow_datasets as tfds
 
-  class GeneratedImages(tfds.core.GeneratorBasedBuilder):
+  class GeneratedImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    name = sources.GENERATED
     VERSION = tfds.core.Version('1.0.0')
     pkg_dir_path = pathlib.Path(__file__).parent  # of nothing: there is no metadata
 
@@ -61,9 +63,14 @@ def generate(
         yield i, {'image': encoded.getvalue(), 'label': label}
 
   builder = GeneratedImages(data_dir=data_dir, file_format='array_record')
+  folder = pathlib.Path(builder.data_path)
   with tempfile.TemporaryDirectory() as scratch:  # TFDS wants one, and leaves it empty
-    builder.download_and_prepare(download_dir=scratch)
-  return pathlib.Path(builder.data_path)
+    try:
+      builder.download_and_prepare(download_dir=scratch)
+    except OSError:
+      if not folder.exists():  # it does when another process was faster
+        raise
+  return folder
 
 
 def draw(label: int, random: np.random.Generator, sides: tuple[int, int]) -> Image.Image:

@@ -25,6 +25,7 @@ KEYS = ('x_train', 'y_train', 'x_test', 'y_test')
 MAX_CLASSES = 2**16  # a larger label is a mistake, and would size the last layer
 CATALOGUE = 'https://www.tensorflow.org/datasets/catalog/overview#image_classification'
 NAME = r'[a-z]\w*(/\w[\w.-]*)?'  # of a TFDS data set, with its config if it has one
+GENERATED = 'generated_images'  # the TFDS data set that this project makes itself
 BLOCK = 1000  # examples decoded at once
 
 
@@ -262,7 +263,8 @@ def _not_prepared(name: str, data_dir: pathlib.Path) -> errors.BadInput:
   import tensorflow_datasets as tfds
 
   try:
-    tfds.builder_cls(name.split('/')[0])
+    if name != GENERATED:
+      tfds.builder_cls(name.split('/')[0])
   except tfds.core.DatasetNotFoundError:
     return unknown(name)
   except Exception as error:  # a data set that TFDS knows and cannot import is known
