@@ -29,6 +29,8 @@ def default():
   config.dataset.num_test = optional(int)  # the same of the test examples
   config.dataset.shard_rows = False  # each device holds its part of the images, not all
   config.dataset.crop_size = optional(int)  # pixels; None: 7/8 of each side (32 -> 28)
+  config.dataset.streaming = False  # decode while training; crop_size is the input's side
+  config.dataset.workers = 0  # processes that decode; 0: threads of this one
 
   config.corruption = config_dict.ConfigDict()
   config.corruption.mode = 'none'  # or one of MODES
@@ -49,6 +51,7 @@ def default():
   config.regularization.random_crop = False  # instead of the centre
   config.regularization.random_flip = False  # left to right
   config.regularization.random_rotation = 0.0  # degrees to either side; the paper: 25
+  config.regularization.color_jitter = False  # as Inception's; when streaming alone
 
   config.optimizer = config_dict.ConfigDict()
   config.optimizer.learning_rate = 0.01
@@ -73,6 +76,7 @@ ACCEPTED = {
   'dataset.num_train': (lambda v: v >= 1, 'a positive number of examples'),
   'dataset.num_test': (lambda v: v >= 1, 'a positive number of examples'),
   'dataset.crop_size': (lambda v: v >= 1, 'a positive number of pixels'),
+  'dataset.workers': (lambda v: v >= 0, 'a number of processes, 0 or more'),
   'corruption.mode': (lambda v: v in MODES, f'one of {", ".join(MODES)}'),
   'corruption.label_noise': (lambda v: 0 <= v <= 1, 'a probability from 0 to 1'),
   'corruption.seed': (lambda v: 0 <= v < 2**32, 'an integer from 0 to 2**32 - 1'),
@@ -139,10 +143,29 @@ def validate(config):
       f"{config.dataset.path!r}, but the data set 'npz' needs a path and no other takes "
       'one; set both or neither.'
     )
+  _validate_streaming(config)
   if config.batch_size % jax.device_count():
     raise BadInput(
       f'config.batch_size is {config.batch_size}, but it must be a multiple of the '
       f'{jax.device_count()} devices that share each batch.'
+    )
+
+
+def _validate_streaming(config):
+  """Raises BadInput for what only streaming has, or streaming does not have."""
+  streaming = config.dataset.streaming
+  wrong = {
+    'dataset.workers': config.dataset.workers and not streaming,
+    'regularization.color_jitter': config.regularization.color_jitter and not streaming,
+    'regularization.random_rotation': config.regularization.random_rotation and streaming,
+    'dataset.crop_size': config.dataset.crop_size is None and streaming,
+    'dataset.name': config.dataset.name in ('digits', 'npz') and streaming,
+  }
+  for field in (field for field, refused in wrong.items() if refused):
+    raise BadInput(
+      f'config.{field} is {flatten(config)[field]!r} with config.dataset.streaming '
+      f'{streaming}, but streaming takes a TFDS data set, a crop_size and no '
+      'random_rotation, and only streaming takes workers and color_jitter; change one.'
     )
 
 
@@ -158,7 +181,7 @@ def flatten(config):
 
 
 def differences(config, other):
-  """'field: y there, x here' for all that differs, less where the data set lies.
+  """'field: y there, x here' for all that differs, less what changes no result.
 
   A field that the other lacks, being older than the field, had its default.
   """
@@ -166,5 +189,6 @@ def differences(config, other):
   return [
     f'{field}: {there.get(field)!r} there, {here.get(field)!r} here'
     for field in sorted(here.keys() | there.keys())
-    if field != 'dataset.data_dir' and here.get(field) != there.get(field)
+    if field not in ('dataset.data_dir', 'dataset.workers')
+    and here.get(field) != there.get(field)
   ]

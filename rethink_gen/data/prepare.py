@@ -13,6 +13,9 @@ separated by commas:
       --from_archive=cifar-10-binary.tar.gz
 
 They must be the original files: TFDS knows the sha256 of each, and another is refused.
+
+--dataset=generated_images is drawn here, without download or TensorFlow: 1,000 small JPEGs
+of coloured shapes, to try streaming with.
 """
 
 import contextlib
@@ -28,7 +31,7 @@ import tempfile
 from absl import app, flags, logging
 
 from rethink_gen import errors
-from rethink_gen.data import sources
+from rethink_gen.data import generated, sources
 
 DATASET = flags.DEFINE_string('dataset', None, 'The TFDS data set, such as cifar10.')
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'The folder of the TFDS data sets.')
@@ -71,7 +74,7 @@ def prepare(name: str, data_dir: pathlib.Path, archives: list[str]) -> str:
     return f'{name} is already prepared in {folder}'
   if not re.fullmatch(sources.NAME, name):
     raise sources.unknown(name)
-  if not importlib.util.find_spec('tensorflow'):
+  if name != sources.GENERATED and not importlib.util.find_spec('tensorflow'):
     raise errors.BadInput(
       'preparing a TFDS data set needs TensorFlow, which is not installed: run '
       "pip install 'rethink_gen[prepare]' (from a clone, pip install -e '.[prepare]')"
@@ -80,6 +83,8 @@ def prepare(name: str, data_dir: pathlib.Path, archives: list[str]) -> str:
   import tensorflow_datasets as tfds
 
   try:
+    if name == sources.GENERATED:
+      return f'{name} is prepared in {generated.generate(data_dir)}'
     dataset, _, config = name.partition('/')
     configs = tfds.builder_cls(dataset).builder_configs
     if config and config not in configs:

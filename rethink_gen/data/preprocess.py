@@ -39,6 +39,11 @@ def preprocess(images, shape, regularization=None, key=None):
   return standardize(images)
 
 
+def scale(images):
+  """To [-1, 1], as TensorFlow's Inception preprocessing: uint8 or float32 -> float32."""
+  return images.astype(jnp.float32) / 127.5 - 1
+
+
 def standardize(images):
   """Per-image standardization: subtract the mean, divide by max(std, 1/sqrt(size)).
 

@@ -25,6 +25,7 @@ KEYS = ('x_train', 'y_train', 'x_test', 'y_test')
 MAX_CLASSES = 2**16  # a larger label is a mistake, and would size the last layer
 CATALOGUE = 'https://www.tensorflow.org/datasets/catalog/overview#image_classification'
 NAME = r'[a-z]\w*(/\w[\w.-]*)?'  # of a TFDS data set, with its config if it has one
+GENERATED = 'generated_images'  # the TFDS data set that this project makes itself
 BLOCK = 1000  # examples decoded at once
 
 
@@ -184,10 +185,7 @@ def _checked(arrays: Mapping[str, np.ndarray], where: str) -> Dataset:
 
 def _load_tfds(name: str, data_dir: pathlib.Path) -> Dataset:
   """Reads a prepared TFDS data set, from the cache if it has been read before."""
-  folder = find_prepared(name, data_dir)
-  if not folder:
-    raise _not_prepared(name, data_dir)
-  check_format(folder)
+  folder = find(name, data_dir)
   stem = f'{name.replace("/", "-")}-{folder.name}'
   cached = cache_folder() / f'{stem}-{_digest(folder)}.npz'
   if os.path.exists(cached):
@@ -199,6 +197,19 @@ def _load_tfds(name: str, data_dir: pathlib.Path) -> Dataset:
   dataset = _decode(folder)
   _write_cache(dataset, cached)
   return dataset
+
+
+def find(name: str, data_dir: pathlib.Path) -> pathlib.Path:
+  """The folder of the newest prepared version, in a format that can be read.
+
+  Raises:
+    errors.BadInput: the data set is unknown, not prepared, or in another format.
+  """
+  folder = find_prepared(name, data_dir)
+  if not folder:
+    raise _not_prepared(name, data_dir)
+  check_format(folder)
+  return folder
 
 
 def find_prepared(name: str, data_dir: pathlib.Path) -> pathlib.Path | None:
@@ -217,7 +228,7 @@ def check_format(folder: pathlib.Path) -> None:
     info = json.loads((folder / 'dataset_info.json').read_bytes())
     file_format = info.get('fileFormat', 'tfrecord')
   except (OSError, ValueError, AttributeError) as error:
-    raise _damaged(folder, error) from None
+    raise damaged(folder, error) from None
   if file_format != 'array_record':
     raise errors.BadInput(
       f'the data set in {folder} is in the {file_format} format and only array_record '
@@ -252,7 +263,8 @@ def _not_prepared(name: str, data_dir: pathlib.Path) -> errors.BadInput:
   import tensorflow_datasets as tfds
 
   try:
-    tfds.builder_cls(name.split('/')[0])
+    if name != GENERATED:
+      tfds.builder_cls(name.split('/')[0])
   except tfds.core.DatasetNotFoundError:
     return unknown(name)
   except Exception as error:  # a data set that TFDS knows and cannot import is known
@@ -264,7 +276,7 @@ def _not_prepared(name: str, data_dir: pathlib.Path) -> errors.BadInput:
   )
 
 
-def _damaged(folder: pathlib.Path, error: Exception) -> errors.BadInput:
+def damaged(folder: pathlib.Path, error: Exception) -> errors.BadInput:
   """The error for prepared files that cannot be read."""
   return errors.BadInput(
     f'the data set in {folder} cannot be read ({reason(error)}): make it '
@@ -282,7 +294,7 @@ def _digest(folder: pathlib.Path) -> str:
         digest.update(path.name.encode() + b'\0')
         digest.update(hashlib.file_digest(file, 'blake2b').digest())
   except OSError as error:
-    raise _damaged(folder, error) from None
+    raise damaged(folder, error) from None
   return digest.hexdigest()
 
 
@@ -292,7 +304,8 @@ def _decode(folder: pathlib.Path) -> Dataset:
 
   try:
     builder = tfds.builder_from_directory(str(folder))
-    _check_kind(builder, folder)
+    check_kind(builder, folder, ('train', 'test'))
+    _check_shape(builder, folder)
     arrays = {}
     for split in ('train', 'test'):
       source = builder.as_data_source(split=split)
@@ -306,20 +319,21 @@ def _decode(folder: pathlib.Path) -> Dataset:
       f'the images of the data set in {folder} do not fit in memory: use a smaller set'
     ) from None
   except Exception as error:  # TFDS and array_record raise many kinds for damaged files
-    raise _damaged(folder, error) from None
+    raise damaged(folder, error) from None
   if num_classes:
     arrays['num_classes'] = np.asarray(num_classes)
   return _checked(arrays, f'the data set in {folder}')
 
 
-def _check_kind(builder, folder: pathlib.Path) -> None:
-  """Raises errors.BadInput unless it is image classification with train and test."""
-  splits, features = builder.info.splits, builder.info.features
-  for split in ('train', 'test'):
-    if split not in splits:
+def check_kind(builder, folder: pathlib.Path, splits: tuple[str, ...]) -> None:
+  """Raises errors.BadInput unless it is image classification with these splits."""
+  features = builder.info.features
+  for split in splits:
+    if split not in builder.info.splits:
       raise errors.BadInput(
-        f'the data set in {folder} has the splits {", ".join(splits) or "none"}: a '
-        "data set needs 'train' and 'test'"
+        f'the data set in {folder} has the splits '
+        f'{", ".join(builder.info.splits) or "none"}: a data set needs '
+        f'{" and ".join(map(repr, splits))}'
       )
   keys = sorted(getattr(features, 'keys', list)())
   if 'image' not in keys or 'label' not in keys:
@@ -327,17 +341,23 @@ def _check_kind(builder, folder: pathlib.Path) -> None:
       f'the data set in {folder} has the features {", ".join(keys) or "none"}: a '
       "data set needs 'image' and 'label'"
     )
-  image, label = features['image'], features['label']
-  fixed = isinstance(image.shape, tuple) and len(image.shape) == 3
-  if not fixed or None in image.shape or image.np_dtype != np.uint8:
-    raise errors.BadInput(
-      f'the images of the data set in {folder} are {image.np_dtype} of shape '
-      f'{image.shape}: they must be uint8 of one fixed shape (h, w, c)'
-    )
+  label = features['label']
   if label.shape != () or not np.issubdtype(label.np_dtype, np.integer):
     raise errors.BadInput(
       f'the labels of the data set in {folder} are {label.np_dtype} of shape '
       f'{label.shape}: each must be one integer'
+    )
+
+
+def _check_shape(builder, folder: pathlib.Path) -> None:
+  """Raises errors.BadInput unless all images are of one shape."""
+  image = builder.info.features['image']
+  fixed = isinstance(image.shape, tuple) and len(image.shape) == 3
+  if not fixed or None in image.shape or image.np_dtype != np.uint8:
+    raise errors.BadInput(
+      f'the images of the data set in {folder} are {image.np_dtype} of shape '
+      f'{image.shape}: they must be uint8 of one fixed shape (h, w, c), or streamed with '
+      'config.dataset.streaming=True'
     )
 
 
