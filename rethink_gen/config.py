@@ -156,6 +156,7 @@ def _validate_streaming(config):
   streaming = config.dataset.streaming
   wrong = {
     'dataset.workers': config.dataset.workers and not streaming,
+    'dataset.shard_rows': config.dataset.shard_rows and streaming,
     'regularization.color_jitter': config.regularization.color_jitter and not streaming,
     'regularization.random_rotation': config.regularization.random_rotation and streaming,
     'dataset.crop_size': config.dataset.crop_size is None and streaming,
@@ -164,8 +165,9 @@ def _validate_streaming(config):
   for field in (field for field, refused in wrong.items() if refused):
     raise BadInput(
       f'config.{field} is {flatten(config)[field]!r} with config.dataset.streaming '
-      f'{streaming}, but streaming takes a TFDS data set, a crop_size and no '
-      'random_rotation, and only streaming takes workers and color_jitter; change one.'
+      f'{streaming}, but streaming takes a TFDS data set, a crop_size, no '
+      'random_rotation and no shard_rows, and only streaming takes workers and '
+      'color_jitter; change one.'
     )
 
 

@@ -203,11 +203,13 @@ def print_summary(summary, workdir):
 
 
 def _closing_rows(summary):
-  labels = f'{summary["corruption"]}: {summary["labels_changed"]:.1%} of labels changed'
+  corruption = summary['corruption']
+  if summary['labels_changed']:
+    corruption += f': {summary["labels_changed"]:.1%} of labels changed'
   fit = summary['steps_to_fit']
   yield 'model', f'{summary["model"]}, {summary["num_params"]:,} parameters'
   yield 'data set', f'{summary["dataset"]}, {summary["num_train"]:,} training examples'
-  yield 'corruption', labels if summary['labels_changed'] else summary['corruption']
+  yield 'corruption', corruption
   yield 'training accuracy', percent(summary['train_accuracy'])
   yield 'test accuracy', percent(summary['test_accuracy'])
   yield 'chance', percent(summary['chance_accuracy'])

@@ -14,7 +14,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import config_dict
 
-from rethink_gen import models, sgd
+from rethink_gen import distributed, models, sgd
 from rethink_gen.data import preprocess, streaming
 
 # The fields of a config that the compiled functions depend on.
@@ -49,10 +49,10 @@ def build(config, source):
   def evaluate(state):
     measured = {}
     for name, split in (('train', source.train), ('test', source.test)):
-      totals = np.zeros(3, np.float32)
+      totals = distributed.put(np.zeros(3, np.float32), sgd.mesh(), PartitionSpec())
       for batch in streaming.evaluation_batches(source, config, split, *host):
         totals = add_batch(totals, state, *on_devices(batch))
-      means = np.asarray(totals, np.float64) / source.count(split)
+      means = np.asarray(totals, np.float64) / len(split.redrawn)
       names = (f'{name}_loss', f'{name}_accuracy', f'{name}_top5_accuracy')
       measured |= dict(zip(names, means.tolist(), strict=True))
     return measured

@@ -18,9 +18,9 @@ import numpy as np
 from jax.sharding import PartitionSpec
 from ml_collections import config_dict
 
-from rethink_gen import checkpoint, distributed, metrics, models, sgd
+from rethink_gen import checkpoint, distributed, metrics, models, sgd, streamed
 from rethink_gen import config as config_lib
-from rethink_gen.data import corruption, preprocess, sources
+from rethink_gen.data import corruption, preprocess, sources, streaming
 from rethink_gen.errors import BadInput
 
 SECONDS_PER_CALL = 2.0  # how long the device works before it is asked how far it is
@@ -162,7 +162,15 @@ def check_workdir(config, workdir):
 
 
 def load(config):
-  """The corrupted Dataset of a config, and the share of training labels it changed."""
+  """What a config learns, and the share of training labels its corruption changed.
+
+  Returns:
+    (a Dataset, float), or (a streaming.Source, None), whose labels nobody has seen yet.
+  """
+  if config.dataset.streaming:
+    source = streaming.open(config)
+    check_batch(config, source.num_train)
+    return source, None
   original = sources.load(config.dataset.name, config.dataset.data_dir, config.dataset.path)
   for field, kind, available in (
     ('num_train', 'training', len(original.y_train)),
@@ -190,10 +198,14 @@ def check_data(config, dataset):
       f'config.dataset.crop_size is {crop_size}, larger than the images of '
       f'{height} x {width} pixels; take at most {min(height, width)}.'
     )
-  if config.batch_size > len(dataset.y_train):
+  check_batch(config, dataset.num_train)
+
+
+def check_batch(config, num_train):
+  if config.batch_size > num_train:
     raise BadInput(
-      f'config.batch_size is {config.batch_size}, but there are only '
-      f'{len(dataset.y_train)} training examples; take a smaller batch or more data.'
+      f'config.batch_size is {config.batch_size}, but there are only {num_train} training '
+      'examples; take a smaller batch or more data.'
     )
 
 
@@ -205,6 +217,8 @@ def build(config, dataset):
     which trains within an epoch; evaluate(state), a dict of loss and accuracy on both
     splits.
   """
+  if config.dataset.streaming:
+    return streamed.build(config, dataset)
   train_split = put(config, dataset.x_train, dataset.y_train)
   test_split = put(config, dataset.x_test, dataset.y_test)
   initialise, epoch, evaluate_split = programs(
@@ -458,8 +472,8 @@ def summarize(config, dataset, labels_changed, state, records, status):
     'corruption': config.corruption.mode,
     'label_noise': config.corruption.label_noise,
     'labels_changed': labels_changed,
-    'num_train': len(dataset.y_train),
-    'num_test': len(dataset.y_test),
+    'num_train': dataset.num_train,
+    'num_test': dataset.num_test,
     'epochs': int(state.step) // len(state.losses),
     'steps': int(state.step),
     'steps_per_epoch': len(state.losses),

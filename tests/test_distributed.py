@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose
 
 from rethink_gen import checkpoint, train
 from rethink_gen import config as config_lib
+from rethink_gen.data import generated
 
 DIGITS = (
   '--config=configs/quickstart.py',
@@ -100,6 +101,25 @@ def test_two_processes_give_the_figures_of_one(main, start_together, tmp_path, m
   assert (first[0], second[0]) == (0, 0), first[2] + second[2]
   assert 'test accuracy' in first[1]
   assert 'accuracy' not in second[1]  # one of them speaks
+  assert_same(tmp_path / 'one', tmp_path / 'two')
+
+
+def test_two_processes_stream_the_batches_of_one(main, start_together, tmp_path):
+  generated.generate(tmp_path, 200, 50, (24, 48))
+  streamed = (
+    *DIGITS,
+    '--config.dataset.name=generated_images',
+    f'--config.dataset.data_dir={tmp_path}',
+    '--config.dataset.streaming=True',
+    '--config.dataset.crop_size=24',
+    '--config.optimizer.learning_rate=0.01',
+  )
+  done = main(*streamed, f'--workdir={tmp_path}/one')
+  assert done.returncode == 0, done.stderr
+  for status, _, errors in end(
+    start_together(2, *streamed, '--config.dataset.workers=1', f'--workdir={tmp_path}/two')
+  ):
+    assert status == 0, errors
   assert_same(tmp_path / 'one', tmp_path / 'two')
 
 

@@ -46,6 +46,14 @@ class Dataset(NamedTuple):
   y_test: np.ndarray
   num_classes: int
 
+  @property
+  def num_train(self):
+    return len(self.y_train)
+
+  @property
+  def num_test(self):
+    return len(self.y_test)
+
 
 def first(dataset, num_train=None, num_test=None):
   """The Dataset of the first so many examples of each split; None: all."""

@@ -66,6 +66,14 @@ class Source(NamedTuple):
   image_shape: tuple[int, int, int]
   statistics: tuple[np.ndarray, np.ndarray] | None
 
+  @property
+  def num_train(self):
+    return len(self.train.redrawn)
+
+  @property
+  def num_test(self):
+    return len(self.test.redrawn)
+
 
 def open(config):
   """The Source of a config that has dataset.streaming; all corrupted labels are drawn.
