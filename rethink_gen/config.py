@@ -13,6 +13,8 @@ MODES = (
   *('shuffled_pixels', 'random_pixels', 'gaussian'),
 )
 PRECISIONS = ('float32', 'bfloat16')
+# Fields that say where and by whom the work is done, not what comes out.
+WITHOUT_EFFECT = ('dataset.data_dir', 'dataset.workers')
 
 
 def default():
@@ -182,15 +184,26 @@ def flatten(config):
   return flat
 
 
+def changes(config):
+  """{field: value} of all that is not at its default, less what changes no result."""
+  unchanged = flatten(default()).items()
+  return {
+    field: value
+    for field, value in flatten(config).items()
+    if (field, value) not in unchanged and field not in WITHOUT_EFFECT
+  }
+
+
 def differences(config, other):
   """'field: y there, x here' for all that differs, less what changes no result.
 
-  A field that the other lacks, being older than the field, had its default.
+  A field that one of them lacks, being older than the field, had its default.
   """
-  here, there = flatten(config), flatten(default()) | flatten(other)
+  here, there = changes(config), changes(other)
+  everything = flatten(default())
   return [
-    f'{field}: {there.get(field)!r} there, {here.get(field)!r} here'
+    f'{field}: {there.get(field, before)!r} there, {here.get(field, before)!r} here'
     for field in sorted(here.keys() | there.keys())
-    if field not in ('dataset.data_dir', 'dataset.workers')
-    and here.get(field) != there.get(field)
+    for before in [everything.get(field)]
+    if here.get(field, before) != there.get(field, before)
   ]

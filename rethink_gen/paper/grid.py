@@ -61,10 +61,12 @@ def make_grid(artifact, rows, num_seeds, workdir):
 
 
 def folder_name(row, settings):
-  """NAME-DIGEST: the same for the same settings, wherever the data set lies."""
-  fields = config_lib.flatten(settings)
-  fields.pop('dataset.data_dir', None)
-  text = json.dumps(fields, sort_keys=True)
+  """NAME-DIGEST: the same for the same settings, wherever the data set lies.
+
+  Of the fields that are not at their defaults, so that a new field, which changes nothing
+  until it is set, leaves the finished runs where they are found.
+  """
+  text = json.dumps(config_lib.changes(settings), sort_keys=True)
   return f'{row.config}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}'
 
 

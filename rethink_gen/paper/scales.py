@@ -56,7 +56,7 @@ LAPTOP = {
     'checkpoint_every': 10,
     'stop_at_train_accuracy': 1.0,
   },
-  'mlp': {},
+  'mlp': {'eval_every': 20},
 }
 # Inception: as far as figure 1(a) goes, 25,000 steps, after which it no longer moves.
 FULL = {'inception_no_bn': {}, 'inception': {'num_epochs': 65}, 'alexnet': {}, 'mlp': {}}

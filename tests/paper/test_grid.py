@@ -109,7 +109,7 @@ def test_a_folder_is_named_by_all_that_decides_the_result():
   config.model.width = 9
   assert grid.folder_name(ROWS[0], config) != name
   # Golden: a change orphans the finished runs of every user's folder.
-  assert name == 'mlp_1x512-0f076c3d'
+  assert name == 'mlp_1x512-c07e98ac'
 
 
 def test_a_grid_runs_once_and_goes_on_past_a_row_that_diverges(
