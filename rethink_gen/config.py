@@ -7,6 +7,7 @@ from ml_collections import config_dict
 
 from rethink_gen import models
 from rethink_gen.errors import BadInput
+from rethink_gen.models.inception_v3 import SMALLEST
 
 MODES = (
   *('none', 'partial_labels', 'random_labels'),
@@ -40,11 +41,12 @@ def default():
   config.corruption.seed = 0
 
   config.model = config_dict.ConfigDict()
-  config.model.name = 'mlp'  # alexnet, inception, mlp
+  config.model.name = 'mlp'  # alexnet, inception, inception_v3, mlp
   config.model.depth = optional(int)  # mlp: hidden layers; None: 1
   config.model.width = optional(int)  # mlp: units in each; None: 512
   config.model.batch_norm = optional(bool)  # inception; None: True
-  # inception: statistics of each device's part of the batch; None: False, of all of it
+  config.model.aux_head = optional(bool)  # inception_v3: a second classifier; None: False
+  # inceptions: statistics of each device's part of the batch; None: False, of all of it
   config.model.batch_norm_per_device = optional(bool)
 
   config.regularization = config_dict.ConfigDict()
@@ -57,6 +59,7 @@ def default():
 
   config.optimizer = config_dict.ConfigDict()
   config.optimizer.learning_rate = 0.01
+  config.optimizer.warmup_steps = 0  # over which the learning rate rises from near zero
   config.optimizer.momentum = 0.9
   config.optimizer.decay_factor = 0.95
   # An epoch of CIFAR-10 at batch 128, whatever the data: a decay after each of a subset's
@@ -98,6 +101,7 @@ ACCEPTED = {
     'an angle from 0 to 180 degrees',
   ),
   'optimizer.learning_rate': (lambda v: 0 < v < math.inf, 'a positive finite number'),
+  'optimizer.warmup_steps': (lambda v: v >= 0, 'a number of steps, 0 or more'),
   'optimizer.momentum': (lambda v: 0 <= v < 1, 'a number from 0 to below 1'),
   'optimizer.decay_factor': (lambda v: 0 < v <= 1, 'a factor above 0, at most 1'),
   'optimizer.decay_every_steps': (lambda v: v >= 1, 'a positive number of steps'),
@@ -144,6 +148,12 @@ def validate(config):
       f'config.dataset.name is {config.dataset.name!r} and config.dataset.path is '
       f"{config.dataset.path!r}, but the data set 'npz' needs a path and no other takes "
       'one; set both or neither.'
+    )
+  if config.model.name == 'inception_v3' and (config.dataset.crop_size or 0) < SMALLEST:
+    raise BadInput(
+      f'config.dataset.crop_size is {config.dataset.crop_size!r} with config.model.name '
+      f"'inception_v3', which takes images of {SMALLEST} pixels a side or more; set it to "
+      '299, as in the paper, or to at least that.'
     )
   _validate_streaming(config)
   if config.batch_size % jax.device_count():

@@ -14,9 +14,11 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from rethink_gen.data import preprocess
+from rethink_gen.models import layers
 
 # One stream of keys a purpose. A stream's number is part of the results.
 INITIALISATION, ORDER, AUGMENTATION, DROPOUT = range(4)
+AUXILIARY_WEIGHT = 0.4  # of an auxiliary head's loss, as in TF-Slim's Inception V3
 
 
 class State(NamedTuple):
@@ -38,15 +40,22 @@ def mesh():
 def optimizer(config):
   """Momentum SGD; the learning rate falls by a factor every so many steps.
 
+  Over the warm-up it first rises linearly, as large batches want (arXiv:1706.02677).
+
   The penalty weight_decay/2 * |w|^2 acts through its gradient, before momentum, on kernels
   alone: biases and batch normalization's offsets are free of it.
   """
-  schedule = optax.exponential_decay(
+  decay = optax.exponential_decay(
     config.optimizer.learning_rate,
     config.optimizer.decay_every_steps,
     config.optimizer.decay_factor,
     staircase=True,
   )
+  warmup = max(config.optimizer.warmup_steps, 1)
+
+  def schedule(count):
+    return decay(count) * jnp.minimum((count + 1) / warmup, 1.0)
+
   return optax.chain(
     optax.add_decayed_weights(config.regularization.weight_decay, mask=_is_kernel),
     optax.sgd(schedule, config.optimizer.momentum),
@@ -83,7 +92,11 @@ def make_initialise(model, transformation, input_shape, steps_per_epoch):
 
 
 def train_step(model, transformation, state, inputs, labels, dropout_key):
-  """One gradient step on one batch: (State, inputs (b, h, w, c), int32 (b,)) -> State."""
+  """One gradient step on one batch: (State, inputs (b, h, w, c), int32 (b,)) -> State.
+
+  The loss it records is that of the model's own logits; what it minimizes has the losses of
+  auxiliary heads in it too.
+  """
 
   def differentiate(params, batch_stats, inputs, labels, key):
     def loss_of(params):
@@ -91,14 +104,17 @@ def train_step(model, transformation, state, inputs, labels, dropout_key):
         {'params': params, 'batch_stats': batch_stats},
         inputs,
         train=True,
-        mutable=['batch_stats'],
+        mutable=['batch_stats', layers.AUXILIARY],
         rngs={'dropout': key},
       )
-      loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-      return loss, (logits, updated.get('batch_stats', {}))
+      loss = mean_cross_entropy(logits, labels)
+      heads = jax.tree.leaves(updated.get(layers.AUXILIARY, {}))
+      helping = sum(mean_cross_entropy(head, labels) for head in heads)
+      stats = updated.get('batch_stats', {})
+      return loss + AUXILIARY_WEIGHT * helping, (loss, logits, stats)
 
-    (loss, (logits, updated)), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
-    return (loss, updated, gradient), logits
+    gradient, (loss, logits, stats) = jax.grad(loss_of, has_aux=True)(params)
+    return (loss, stats, gradient), logits
 
   if getattr(model, 'batch_norm_per_device', False):
     differentiate = on_each_device(differentiate)
@@ -116,6 +132,10 @@ def train_step(model, transformation, state, inputs, labels, dropout_key):
     losses=state.losses.at[position].set(loss),
     correct=state.correct.at[position].set(correct),
   )
+
+
+def mean_cross_entropy(logits, labels):
+  return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
 def on_each_device(differentiate):

@@ -18,7 +18,8 @@ from rethink_gen import distributed, models, sgd
 from rethink_gen.data import preprocess, streaming
 
 # The fields of a config that the compiled functions depend on.
-PROGRAM = ('model', 'regularization', 'optimizer', 'precision')
+PROGRAM = ('model', 'optimizer', 'precision')
+REGULARIZATION = ('weight_decay', 'dropout_rate')  # the distortions are the host's
 
 
 def build(config, source):
@@ -26,8 +27,10 @@ def build(config, source):
 
   evaluate(state) also gives the top-5 accuracies of both splits.
   """
+  fields = {field: config[field] for field in PROGRAM}
+  fields['regularization'] = {name: config.regularization[name] for name in REGULARIZATION}
   initialise, step, add_batch = programs(
-    config_dict.FrozenConfigDict({field: config[field] for field in PROGRAM}),
+    config_dict.FrozenConfigDict(fields),
     source.image_shape,
     source.num_classes,
     streaming.steps_per_epoch(source, config),
@@ -69,7 +72,7 @@ def programs(config, image_shape, num_classes, steps_per_epoch):
   are right at the first guess and within five: float32 (3,), exact up to 2^24.
 
   Args:
-    config: the fields of PROGRAM, frozen.
+    config: the fields of PROGRAM and, of the regularization, of REGULARIZATION, frozen.
     image_shape: (s, s, 3).
     num_classes, steps_per_epoch: of the data set.
   """

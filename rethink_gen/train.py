@@ -463,6 +463,7 @@ def summarize(config, dataset, labels_changed, state, records, status):
     if threshold is not None and record['train_accuracy'] >= threshold
   )
   speeds = [s for record in records if (s := record['examples_per_second'])]
+  top5 = {name: value for name, value in last.items() if name.endswith('top5_accuracy')}
   return {
     'status': status,
     'model': config.model.name,
@@ -481,6 +482,7 @@ def summarize(config, dataset, labels_changed, state, records, status):
     'test_loss': last.get('test_loss'),
     'train_accuracy': train,
     'test_accuracy': test,
+    **top5,  # where images are streamed
     'chance_accuracy': 1 / dataset.num_classes,
     'generalization_gap': train - test if records else None,
     'best_test_accuracy': max((r['test_accuracy'] for r in records), default=None),

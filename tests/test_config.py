@@ -62,6 +62,7 @@ def test_random_configs_change_only_the_labels_and_when_to_stop(name):
     ('model.name', 'resnet'),
     ('model.batch_norm', True),
     ('model.depth', -1),
+    ('model.aux_head', True),
     ('regularization.weight_decay', float('inf')),
     ('regularization.dropout_rate', 1.0),
     ('regularization.random_rotation', 200.0),
@@ -69,6 +70,7 @@ def test_random_configs_change_only_the_labels_and_when_to_stop(name):
     ('optimizer.learning_rate', float('nan')),
     ('optimizer.momentum', 1.0),
     ('optimizer.decay_every_steps', 0),
+    ('optimizer.warmup_steps', -1),
     ('batch_size', 0),
     ('num_epochs', 0),
     ('stop_at_train_accuracy', 1.1),
@@ -81,6 +83,26 @@ def test_bad_values_are_refused_by_name(field, value):
   config.update_from_flattened_dict({field: value})
   with pytest.raises(BadInput, match=rf'config\.{field}'):
     config_lib.validate(config)
+
+
+@pytest.mark.parametrize('crop_size', [None, 74])
+def test_inception_v3_needs_images_that_are_large_enough(crop_size):
+  config = config_lib.default()
+  config.model.name = 'inception_v3'
+  config.dataset.crop_size = crop_size
+  with pytest.raises(BadInput, match=r'config\.dataset\.crop_size.*75'):
+    config_lib.validate(config)
+
+
+def test_a_field_that_is_newer_than_a_run_had_its_default():
+  stored = config_lib.default().to_dict()
+  del stored['optimizer']['warmup_steps']
+  config = config_lib.default()
+  assert config_lib.differences(config, stored) == []
+  config.optimizer.warmup_steps = 5
+  assert config_lib.differences(config, stored) == [
+    'optimizer.warmup_steps: 0 there, 5 here'
+  ]
 
 
 def test_npz_needs_a_path():

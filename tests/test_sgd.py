@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from rethink_gen import config as config_lib
 from rethink_gen import models, sgd
 from rethink_gen.data import preprocess
+from rethink_gen.models import layers
 
 KEY = jax.random.key(7)
 
@@ -149,3 +151,54 @@ def test_weight_decay_is_on_kernels_alone():
   np.testing.assert_array_equal(updates['a']['kernel'], -0.5)
   np.testing.assert_array_equal(updates['a']['bias'], 0)
   np.testing.assert_array_equal(updates['bn']['bias'], 0)
+
+
+def test_the_learning_rate_rises_over_the_warmup_then_falls():
+  config = config_lib.default()
+  config.update_from_flattened_dict(
+    {
+      'optimizer.learning_rate': 0.8,
+      'optimizer.momentum': 0.0,
+      'optimizer.warmup_steps': 4,
+      'optimizer.decay_every_steps': 6,
+      'optimizer.decay_factor': 0.5,
+    }
+  )
+  transformation = sgd.optimizer(config)
+  params = {'kernel': jnp.zeros(())}
+  opt_state, rates = transformation.init(params), []
+  for _ in range(8):
+    updates, opt_state = transformation.update({'kernel': 1.0}, opt_state, params)
+    rates.append(-float(updates['kernel']))
+  np.testing.assert_allclose(rates, [0.2, 0.4, 0.6, 0.8, 0.8, 0.8, 0.4, 0.4], rtol=1e-6)
+
+
+class TwoHeads(nn.Module):
+  """Logits, and others of an auxiliary head that has parameters of its own."""
+
+  @nn.compact
+  def __call__(self, x, train):
+    x = x.reshape(len(x), -1)
+    if train or self.is_initializing():
+      self.sow(layers.AUXILIARY, 'logits', nn.Dense(5, name='second')(x))
+    return nn.Dense(5, name='first')(x)
+
+
+def test_an_auxiliary_head_is_minimized_with_its_weight_and_not_reported():
+  model = TwoHeads()
+  config, _, _, _, images, labels = make(**{'optimizer.learning_rate': 1.0})
+  transformation = sgd.optimizer(config)
+  state = sgd.make_initialise(model, transformation, (8, 8, 1), 1)(KEY)
+  inputs = preprocess.preprocess(images, (8, 8))
+
+  def loss_of(layer):
+    logits = inputs.reshape(len(inputs), -1) @ layer['kernel'] + layer['bias']
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+  after = sgd.train_step(model, transformation, state, inputs, labels, KEY)
+  for name, weight in (('first', 1.0), ('second', 0.4)):
+    gradient = jax.grad(loss_of)(state.params[name])
+    moved = jax.tree.map(lambda new, old: old - new, after.params[name], state.params[name])
+    for a, b in zip(jax.tree.leaves(moved), jax.tree.leaves(gradient), strict=True):
+      np.testing.assert_allclose(a, weight * b, rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(after.losses[0], loss_of(state.params['first']), rtol=1e-5)

@@ -43,6 +43,7 @@ def test_a_streamed_run_fits_random_labels_and_reports_all_examples(data_dir, tm
   assert summary['train_accuracy'] == 1.0
   assert (summary['num_train'], summary['num_test']) == (COUNT, TEST_COUNT)
   assert summary['labels_changed'] is None
+  assert summary['train_top5_accuracy'] == 1.0
   assert summary['steps_per_epoch'] == COUNT // 16
 
 

@@ -210,10 +210,16 @@ def _load_tfds(name: str, data_dir: pathlib.Path) -> Dataset:
 def find(name: str, data_dir: pathlib.Path) -> pathlib.Path:
   """The folder of the newest prepared version, in a format that can be read.
 
+  The generated data set is made in the cache where it is not prepared.
+
   Raises:
     errors.BadInput: the data set is unknown, not prepared, or in another format.
   """
   folder = find_prepared(name, data_dir)
+  if not folder and name == GENERATED:
+    from rethink_gen.data import generated
+
+    return generated.generate(cache_folder() / 'tfds')
   if not folder:
     raise _not_prepared(name, data_dir)
   check_format(folder)
@@ -271,8 +277,7 @@ def _not_prepared(name: str, data_dir: pathlib.Path) -> errors.BadInput:
   import tensorflow_datasets as tfds
 
   try:
-    if name != GENERATED:
-      tfds.builder_cls(name.split('/')[0])
+    tfds.builder_cls(name.split('/')[0])
   except tfds.core.DatasetNotFoundError:
     return unknown(name)
   except Exception as error:  # a data set that TFDS knows and cannot import is known

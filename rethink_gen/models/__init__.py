@@ -6,9 +6,15 @@ import jax.numpy as jnp
 
 from rethink_gen.models.alexnet import AlexNet
 from rethink_gen.models.inception import Inception
+from rethink_gen.models.inception_v3 import InceptionV3
 from rethink_gen.models.mlp import MLP
 
-MODELS = {'alexnet': AlexNet, 'inception': Inception, 'mlp': MLP}
+MODELS = {
+  'alexnet': AlexNet,
+  'inception': Inception,
+  'inception_v3': InceptionV3,
+  'mlp': MLP,
+}
 
 
 def own_fields(name):

@@ -21,8 +21,9 @@ class ConvModule(nn.Module):
   """
 
   features: int
-  kernel_size: int
+  kernel_size: int | tuple[int, int]
   stride: int = 1
+  padding: str = 'SAME'
   batch_norm: bool = True
   dtype: jnp.dtype = jnp.float32
 
@@ -32,6 +33,7 @@ class ConvModule(nn.Module):
       self.features,
       self.kernel_size,
       self.stride,
+      self.padding,
       use_bias=not self.batch_norm,
       dtype=self.dtype,
     )(x)
@@ -66,9 +68,9 @@ class Inception(nn.Module):
   @nn.compact
   def __call__(self, x, train: bool):
     def conv(features, kernel_size, stride, x):
-      return ConvModule(features, kernel_size, stride, self.batch_norm, self.dtype)(
-        x, train
-      )
+      return ConvModule(
+        features, kernel_size, stride, batch_norm=self.batch_norm, dtype=self.dtype
+      )(x, train)
 
     x = conv(96, 3, 1, x)
     for module in MODULES:

@@ -15,6 +15,9 @@ from jax import lax
 
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
+# A collection of logits, beside a model's own, whose loss helps to train it.
+AUXILIARY = 'auxiliary'
+
 # ReLU layers keep the variance of their input with it (arXiv:1502.01852).
 kernel_init = nn.initializers.he_normal()
 
@@ -65,44 +68,47 @@ def _convolve_backward(stride, padding, saved, gradient):
 _convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
-def convolve(x, kernel, stride=1):
-  """Convolution with SAME padding: (n, h, w, c), (k, k, c, d) -> (n, h', w', d)."""
+def convolve(x, kernel, stride=1, padding='SAME'):
+  """Convolution, padding SAME or VALID: (n, h, w, c), (k, l, c, d) -> (n, h', w', d)."""
   if kernel.shape[:2] == (1, 1) and stride == 1:
     return x @ kernel[0, 0]
-  padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), 'SAME')
-  return _convolve(x, kernel, stride, tuple(padding))
+  pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), padding)
+  return _convolve(x, kernel, stride, tuple(pads))
 
 
 class Conv(nn.Module):
-  """A convolution with SAME padding and a square kernel: (n, h, w, c) -> (n, h', w', d)."""
+  """A convolution: (n, h, w, c) -> (n, h', w', d). `kernel_size` is k, or (k, l)."""
 
   features: int
-  kernel_size: int
+  kernel_size: int | tuple[int, int]
   stride: int = 1
+  padding: str = 'SAME'
   use_bias: bool = True
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x):
-    shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-    kernel = self.param('kernel', kernel_init, shape)
-    x = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
+    size = self.kernel_size
+    size = size if isinstance(size, tuple) else (size, size)
+    kernel = self.param('kernel', kernel_init, (*size, x.shape[-1], self.features))
+    x = x.astype(self.dtype)
+    x = convolve(x, kernel.astype(self.dtype), self.stride, self.padding)
     if self.use_bias:
       bias = self.param('bias', nn.initializers.zeros, (self.features,))
       x = x + bias.astype(self.dtype)
     return x
 
 
-def max_pool(x):
-  """3x3 max-pooling with stride 2 and SAME padding: (n, h, w, c) -> (n, h', w', c).
+def max_pool(x, padding='SAME'):
+  """3x3 max-pooling with stride 2, padding SAME or VALID: (n, h, w, c) -> (n, h', w', c).
 
   As a maximum of nine shifted slices, for its gradient's sake. Where values tie, the
   gradient is shared among them; after a ReLU nearly all ties are zeros, whose
   gradient is stopped there.
   """
-  pads = lax.padtype_to_pads(x.shape[1:3], (3, 3), (2, 2), 'SAME')
+  pads = lax.padtype_to_pads(x.shape[1:3], (3, 3), (2, 2), padding)
   padded = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
-  height, width = (-(-n // 2) for n in x.shape[1:3])
+  height, width = ((n - 3) // 2 + 1 for n in padded.shape[1:3])
   slices = [
     padded[:, i : i + 2 * height - 1 : 2, j : j + 2 * width - 1 : 2]
     for i in range(3)

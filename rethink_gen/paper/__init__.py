@@ -12,11 +12,13 @@ from rethink_gen.paper import (
   figure1a,
   figure1b,
   figure1c,
+  figure2a,
   figure2b,
   hashing,
   linear_sgd,
   mnist_kernel,
   table1,
+  table2,
   theorem1,
 )
 
@@ -26,6 +28,8 @@ ARTIFACTS = {
   'figure1b': figure1b,
   'figure1c': figure1c,
   'figure2b': figure2b,
+  'table2': table2,
+  'figure2a': figure2a,
   'appendix_e': appendix_e,
   'theorem1': theorem1,
   'mnist_kernel': mnist_kernel,

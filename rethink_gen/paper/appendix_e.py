@@ -61,19 +61,9 @@ def measure(runs, name, seed):
 
 
 def draw(entries, runs):
-  figure, axis = drawing.subplots(height=2.4)
-  for height, entry in enumerate(entries):
-    ours, spread = entry['ours']['train_accuracy'], entry['std']['train_accuracy']
-    if entry['paper']:
-      paper = entry['paper']['train_accuracy']
-      axis.plot(paper, height, 'o', color='black', fillstyle='none', markersize=8)
-    if ours is not None:
-      color = drawing.COLORS[entry['config'].removesuffix('_random')]
-      axis.errorbar(ours, height, xerr=spread, fmt='o', color=color)
-  axis.set_yticks(range(len(entries)), [entry['name'] for entry in entries])
-  axis.invert_yaxis()
-  axis.set(xlabel='training accuracy on random labels (%)', xlim=(0, 103))
-  return figure
+  del runs
+  label = 'training accuracy on random labels (%)'
+  return drawing.beside_the_paper(entries, {'train_accuracy': label})
 
 
 def findings(entries):

@@ -54,6 +54,49 @@ def legend(axis, **options):
     axis.legend(frameon=False, **options)
 
 
+def beside_the_paper(entries, columns):
+  """A line a row, a panel for each of {column: its label}: rings the paper, dots ours."""
+  height = 0.28 * len(entries) + 1.2
+  figure, axes = subplots(1, len(columns), height=height, sharey=True, squeeze=False)
+  for axis, (column, label) in zip(axes[0], columns.items(), strict=True):
+    for line, entry in enumerate(entries):
+      paper, ours = entry['paper'].get(column), entry['ours'][column]
+      if paper is not None:
+        axis.plot(paper, line, 'o', color='black', fillstyle='none', markersize=7)
+      if ours is not None:
+        color = COLORS.get(entry['config'].removesuffix('_random'), PALETTE[0])
+        axis.errorbar(ours, line, xerr=entry['std'][column], fmt='o', color=color)
+      if paper is not None and ours is not None:
+        axis.plot([paper, ours], [line, line], color=color, linewidth=1)
+    axis.set(xlabel=label, xlim=(-3, 103))
+    axis.grid(axis='x')
+  axes[0, 0].set_yticks(range(len(entries)), [entry['name'] for entry in entries])
+  axes[0, 0].invert_yaxis()
+  return figure
+
+
+def accuracy_curves(runs, names):
+  """Training and test accuracy against epochs of {(row, seed): Run}, a colour a row.
+
+  From the test accuracy up to its running best is shaded; names: {row: in the legend}.
+  """
+  figure, axis = subplots(height=3.8)
+  colors = dict(zip(names, PALETTE, strict=False))
+  for (name, seed), run in runs.items():
+    epochs = [record['epoch'] for record in run.records]
+    train, test = (
+      100 * np.array([record[f'{split}_accuracy'] for record in run.records])
+      for split in ('train', 'test')
+    )
+    color, label = colors[name], names[name] if seed == 0 else None
+    axis.plot(epochs, train, '--', color=color, linewidth=1)
+    axis.plot(epochs, test, color=color, label=label)
+    axis.fill_between(epochs, test, np.maximum.accumulate(test), color=color, alpha=0.3)
+  axis.set(xlabel='epochs', ylabel='accuracy (%)', ylim=(0, 101))
+  legend(axis, loc='lower right')
+  return figure
+
+
 def smooth(losses, interval):
   """(steps, losses) averaged over intervals of so many steps, at the intervals' ends."""
   interval = max(1, min(interval, len(losses)))

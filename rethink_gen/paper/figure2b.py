@@ -1,7 +1,5 @@
 """Figure 2(b): the small Inception with and without batch normalization."""
 
-import numpy as np
-
 from rethink_gen.paper import drawing, scales, table1
 from rethink_gen.paper.grid import Row
 
@@ -55,28 +53,21 @@ def measure(runs, name, seed):
 
 
 def draw(entries, runs):
-  figure, axis = drawing.subplots(height=3.8)
-  for (name, seed), run in runs.items():
-    color = drawing.COLORS[name]
-    epochs = [record['epoch'] for record in run.records]
-    train, test = (
-      100 * np.array([record[f'{split}_accuracy'] for record in run.records])
-      for split in ('train', 'test')
-    )
-    label = drawing.NAMES[name] if seed == 0 else None
-    axis.plot(epochs, train, '--', color=color, linewidth=1)
-    axis.plot(epochs, test, color=color, label=label)
-    axis.fill_between(epochs, test, np.maximum.accumulate(test), color=color, alpha=0.3)
-  axis.set(xlabel='epochs', ylabel='accuracy (%)', ylim=(0, 101))
-  drawing.legend(axis, loc='lower right')
-  return figure
+  del entries
+  return drawing.accuracy_curves(runs, {name: drawing.NAMES[name] for name in MODELS})
+
+
+def gains(entries, names):
+  """What early stopping would have gained, a sentence a row; names: {row: in words}."""
+  for entry in entries:
+    if (gain := entry['ours']['early_stopping_gain']) is not None:
+      name = names[entry['name']]
+      yield f'{name}: early stopping would have gained {gain:.2f} points.'
 
 
 def findings(entries):
+  yield from gains(entries, drawing.NAMES)
   ours = {entry['name']: entry['ours'] for entry in entries}
-  for name, numbers in ours.items():
-    if (gain := numbers['early_stopping_gain']) is not None:
-      yield f'{drawing.NAMES[name]}: early stopping would have gained {gain:.2f} points.'
   ends = [ours[name]['test_accuracy'] for name in MODELS if name in ours]
   if len(ends) == 2 and None not in ends:
     side = 'above' if ends[0] >= ends[1] else 'below'

@@ -67,21 +67,9 @@ def measure(runs, name, seed):
 
 
 def draw(entries, runs):
-  """Training and test accuracy of every row, the paper's beside ours."""
-  figure, axes = drawing.subplots(1, 2, height=0.28 * len(entries) + 1.2, sharey=True)
-  for axis, (column, (label, *_)) in zip(axes, COLUMNS.items(), strict=True):
-    for height, entry in enumerate(entries):
-      paper, ours = entry['paper'][column], entry['ours'][column]
-      axis.plot(paper, height, 'o', color='black', fillstyle='none', markersize=7)
-      if ours is not None:
-        color = drawing.COLORS[entry['config'].removesuffix('_random')]
-        axis.plot([paper, ours], [height, height], color=color, linewidth=1)
-        axis.errorbar(ours, height, xerr=entry['std'][column], fmt='o', color=color)
-    axis.set(xlabel=f'{label} (%)', xlim=(-3, 103))
-    axis.grid(axis='x')
-  axes[0].set_yticks(range(len(entries)), [entry['name'] for entry in entries])
-  axes[0].invert_yaxis()
-  return figure
+  del runs
+  labels = {column: f'{label} (%)' for column, (label, *_) in COLUMNS.items()}
+  return drawing.beside_the_paper(entries, labels)
 
 
 CAPTION = 'Rings: the paper. Dots: here, with the standard deviation where there are seeds.'

@@ -8,7 +8,12 @@ from rethink_gen import metrics, train
 from rethink_gen.data import sources
 
 # Training examples in the data sets of the paper, so that a dry run reads none of them.
-TRAINING_EXAMPLES = {'cifar10': 50_000, 'digits': 1_437}
+TRAINING_EXAMPLES = {
+  'cifar10': 50_000,
+  'digits': 1_437,
+  'generated_images': 1_000,
+  'imagenet2012': 1_281_167,
+}
 # Seconds a training example, all in, on two CPU cores: (data set, model). Only until the
 # folder has a finished run of the same kind, whose own pace then counts.
 PACES = {
@@ -18,6 +23,8 @@ PACES = {
   ('digits', 'mlp'): 1 / 400,
   ('digits', 'alexnet'): 1 / 200,
   ('digits', 'inception'): 1 / 50,
+  ('generated_images', 'inception_v3'): 1 / 5,
+  ('imagenet2012', 'inception_v3'): 1.0,
 }
 
 
@@ -34,7 +41,10 @@ def check(job, folder):
   config = job.settings
   config_lib.validate(config)
   train.check_workdir(config, folder.absolute())
-  _load_once(config.dataset.name, config.dataset.data_dir, config.dataset.path)
+  if config.dataset.streaming:
+    train.load(config)  # opens it, and decodes nothing
+  else:
+    _load_once(config.dataset.name, config.dataset.data_dir, config.dataset.path)
 
 
 _load_once = functools.cache(lambda *data_set: bool(sources.load(*data_set)))

@@ -365,9 +365,11 @@ def test_what_cannot_be_streamed_is_refused(data_dir, name, changes, words):
   assert '\n' not in str(error.value)
 
 
-def test_a_missing_generated_set_asks_to_be_prepared(tmp_path):
-  with pytest.raises(errors.BadInput, match='prepare --dataset=generated_images'):
-    streaming.open(make_config(tmp_path))
+def test_a_missing_generated_set_is_made_in_the_cache(tmp_path, monkeypatch):
+  monkeypatch.setenv('RETHINK_GEN_CACHE', str(tmp_path / 'cache'))
+  source = streaming.open(make_config(tmp_path))
+  assert (source.num_train, source.num_test) == (1_000, 200)
+  assert not (tmp_path / 'generated_images').exists()
 
 
 def test_unencoded_images_and_missing_files_are_refused(tmp_path):

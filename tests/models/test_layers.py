@@ -8,21 +8,24 @@ from jax import lax
 from rethink_gen.models import layers
 
 
-def plain_convolve(x, kernel, stride):
+def plain_convolve(x, kernel, stride, padding):
   return lax.conv_general_dilated(
-    x, kernel, (stride, stride), 'SAME', dimension_numbers=layers.DIMENSIONS
+    x, kernel, (stride, stride), padding, dimension_numbers=layers.DIMENSIONS
   )
 
 
 @pytest.mark.parametrize('size', [7, 8])
-@pytest.mark.parametrize('kernel_size', [1, 2, 3, 5])
+@pytest.mark.parametrize('kernel_size', [(1, 1), (2, 2), (3, 3), (5, 5), (1, 7), (3, 1)])
 @pytest.mark.parametrize('stride', [1, 2, 3])
-def test_convolution_and_its_gradients_are_autodiffs(size, kernel_size, stride):
+@pytest.mark.parametrize('padding', ['SAME', 'VALID'])
+def test_convolution_and_its_gradients_are_autodiffs(size, kernel_size, stride, padding):
   x_key, kernel_key, key = jax.random.split(jax.random.key(0), 3)
   x = jax.random.normal(x_key, (2, size, size + 3, 3))
-  kernel = jax.random.normal(kernel_key, (kernel_size, kernel_size, 3, 4))
-  expected, expected_vjp = jax.vjp(lambda *a: plain_convolve(*a, stride), x, kernel)
-  ours, our_vjp = jax.vjp(lambda *a: layers.convolve(*a, stride), x, kernel)
+  kernel = jax.random.normal(kernel_key, (*kernel_size, 3, 4))
+  expected, expected_vjp = jax.vjp(
+    lambda *a: plain_convolve(*a, stride, padding), x, kernel
+  )
+  ours, our_vjp = jax.vjp(lambda *a: layers.convolve(*a, stride, padding), x, kernel)
   cotangent = jax.random.normal(key, expected.shape)
   np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
   for a, b in zip(our_vjp(cotangent), expected_vjp(cotangent), strict=True):
@@ -43,15 +46,16 @@ def test_convolution_can_be_vectorized_over_runs():
 
 
 @pytest.mark.parametrize('size', [7, 8, 28])
-def test_max_pool_and_its_gradient_are_flaxs(size):
+@pytest.mark.parametrize('padding', ['SAME', 'VALID'])
+def test_max_pool_and_its_gradient_are_flaxs(size, padding):
   x = jax.random.normal(jax.random.key(0), (2, size, size, 3))  # no ties
 
   def flax_pool(x):
-    return nn.max_pool(x, (3, 3), (2, 2), 'SAME')
+    return nn.max_pool(x, (3, 3), (2, 2), padding)
 
-  np.testing.assert_array_equal(layers.max_pool(x), flax_pool(x))
+  np.testing.assert_array_equal(layers.max_pool(x, padding), flax_pool(x))
   weights = jax.random.normal(jax.random.key(1), flax_pool(x).shape)
-  ours = jax.grad(lambda x: (weights * layers.max_pool(x)).sum())(x)
+  ours = jax.grad(lambda x: (weights * layers.max_pool(x, padding)).sum())(x)
   expected = jax.grad(lambda x: (weights * flax_pool(x)).sum())(x)
   np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6)
 

@@ -125,4 +125,5 @@ def test_bfloat16_keeps_the_weights_in_float32(name, initialised):
 def test_own_fields():
   assert models.own_fields('mlp') == ['depth', 'width']
   assert models.own_fields('inception') == ['batch_norm', 'batch_norm_per_device']
+  assert models.own_fields('inception_v3') == ['aux_head', 'batch_norm_per_device']
   assert models.own_fields('alexnet') == []

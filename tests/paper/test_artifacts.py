@@ -11,9 +11,12 @@ from rethink_gen.paper import (
   figure1a,
   figure1b,
   figure1c,
+  figure2a,
   figure2b,
   scales,
   table1,
+  table2,
+  training,
 )
 from rethink_gen.paper.grid import Run
 
@@ -89,6 +92,53 @@ def test_figure_2b_gives_what_early_stopping_would_have_gained():
   run = make_run(train_accuracy=1.0, test_accuracy=0.5, best_test_accuracy=0.625)
   measured = figure2b.measure({('inception', 0): run}, 'inception', 0)
   assert measured['early_stopping_gain'] == 12.5
+
+
+def test_table_2_takes_the_best_of_all_evaluations():
+  records = [
+    {f'{split}_{kind}': value for split in ('train', 'test')}
+    | {f'{split}_top5_{kind}': value / 2 for split in ('train', 'test')}
+    for kind, value in (('accuracy', 0.5), ('accuracy', 0.25))
+  ]
+  measured = table2.measure({('true', 0): make_run(records=records)}, 'true', 0)
+  assert measured == {
+    'train_accuracy': 25.0,
+    'train_top5_accuracy': 12.5,
+    'test_accuracy': 25.0,
+    'test_top5_accuracy': 12.5,
+    'best_test_accuracy': 50.0,
+    'best_test_top5_accuracy': 25.0,
+  }
+
+
+def test_the_rows_of_table_2_are_the_papers_regularizers():
+  """Augmentation, dropout, weight decay, random labels, in the order of the table."""
+  expected = [
+    (True, True, True, False),
+    (True, False, False, False),
+    (False, False, True, False),
+    (False, False, False, False),
+    (False, True, True, True),
+    (False, False, True, True),
+    (False, False, False, True),
+  ]
+  for row, switches in zip(table2.rows('full'), expected, strict=True):
+    config = training.make_settings(row, seed=0)
+    regularization = config.regularization
+    augmentation = ('random_crop', 'random_flip', 'color_jitter')
+    assert switches == (
+      all(regularization[name] for name in augmentation),
+      regularization.dropout_rate > 0,
+      regularization.weight_decay > 0,
+      config.corruption.mode == 'random_labels',
+    )
+    assert any(regularization[name] for name in augmentation) is switches[0]
+
+
+def test_figure_2a_has_what_the_paper_says_of_early_stopping():
+  paper = {row.name: row.paper for row in figure2a.rows('full')}
+  assert paper['true']['early_stopping_gain'] == pytest.approx(63.16 - 59.80)
+  assert 'early_stopping_gain' not in paper['true_augmentation_dropout_decay']
 
 
 def test_appendix_e_takes_the_running_accuracy_where_batches_are_augmented():
