@@ -104,6 +104,17 @@ def test_training_gives_the_second_head_and_moves_every_statistic():
   assert all((a != b).any() for a, b in zip(before, after, strict=True))
 
 
+def test_bfloat16_keeps_weights_statistics_and_logits_in_float32():
+  variables = shapes(75, 10, dtype=jnp.bfloat16)
+  assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
+  model = InceptionV3(10, dtype=jnp.bfloat16)
+  apply = functools.partial(model.apply, train=False, capture_intermediates=True)
+  logits, seen = jax.eval_shape(apply, variables, picture())
+  assert logits.dtype == jnp.float32
+  inside = jax.tree.leaves(seen['intermediates']['ConvModule_0'])
+  assert {leaf.dtype for leaf in inside} == {jnp.dtype('bfloat16')}
+
+
 def test_images_that_are_too_small_are_refused():
   with pytest.raises(ValueError, match='75 pixels'):
     shapes(74)
