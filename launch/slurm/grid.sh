@@ -15,7 +15,8 @@
 # that say where a job may run (--partition, --account, --qos), for the collecting job.
 #
 # Needs sbatch, and to be called from the clone, in a folder that all nodes share, with the
-# Python that has rethink_gen as `python`. The output goes to rethink_gen-JOB_TASK.log.
+# Python that has rethink_gen as `python`. The output goes to
+# runs/rethink_gen-JOB_TASK.log.
 
 # shellcheck source=launch/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
@@ -38,9 +39,10 @@ require_command sbatch
 submit=(sbatch --parsable --job-name=rethink_gen --ntasks=1)
 job="$(dirname "$0")/job.sh"
 reproduce=("$job" python -m rethink_gen.reproduce "${flags[@]}")
-array=("${submit[@]}" --output=%x-%A_%a.log "--array=1-$parts" "${options[@]:1}"
+array=("${submit[@]}" --output=runs/%x-%A_%a.log "--array=1-$parts" "${options[@]:1}"
   "${reproduce[@]}" "--shard=%a/$parts")
-collect=("${submit[@]}" --output=%x-%j.log "${place[@]}" "${reproduce[@]}" --collect)
+collect=("${submit[@]}" --output=runs/%x-%j.log "${place[@]}" "${reproduce[@]}" --collect)
+run mkdir -p runs  # sbatch does not make the folder of --output
 if $dry_run; then
   echo "number=\$($(quote "${array[@]}"))"
   echo "$(quote "${collect[@]:0:2}") --dependency=afterany:\$number $(quote "${collect[@]:2}")"

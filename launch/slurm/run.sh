@@ -13,7 +13,8 @@
 # and for GPUs by node (not by --gpus-per-task, which hides the others from it).
 #
 # Needs sbatch, and to be called from the clone, in a folder that all nodes share, with the
-# Python that has rethink_gen as `python`. The output goes to rethink_gen-JOB.log.
+# Python that has rethink_gen as `python`. The output goes to
+# runs/rethink_gen-JOB.log.
 
 # shellcheck source=launch/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
@@ -25,6 +26,7 @@ done
 require_flag config '' FILE
 require_command sbatch
 
-run sbatch --parsable --job-name=rethink_gen --output=%x-%j.log \
+run mkdir -p runs  # sbatch does not make the folder of --output
+run sbatch --parsable --job-name=rethink_gen --output=runs/%x-%j.log \
   --nodes=2 --ntasks-per-node=1 "${options[@]}" \
   "$(dirname "$0")/job.sh" python -m rethink_gen.main --distributed "${flags[@]}"
