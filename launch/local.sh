@@ -9,7 +9,7 @@
 # When one fails the others are stopped, and its exit status is this script's. Ctrl-C and
 # SIGTERM reach all of them; the same command goes on from there.
 #
-# Needs bash 5.1, and the Python that has rethink_gen as `python`.
+# Needs bash 4.4, and the Python that has rethink_gen as `python`.
 
 # shellcheck source=launch/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -27,12 +27,13 @@ with socket.socket() as free:
   print(free.getsockname()[1])')
 # Each process in a group of its own: a signal reaches it once, from here.
 set -m
-processes=()
-stop() {
+processes=() passed=false
+pass() {
+  passed=true
   kill -s "$1" -- "${processes[@]/#/-}" 2> /dev/null || true
 }
-trap 'stop INT' INT
-trap 'stop TERM' TERM
+trap 'pass INT' INT
+trap 'pass TERM' TERM
 for ((index = 0; index < count; index++)); do
   command=(
     env
@@ -53,16 +54,22 @@ if $dry_run; then
 fi
 
 status=0
-for ((left = count; left > 0; )); do
-  code=0
-  wait -n -p ended || code=$?
-  if [[ -z ${ended:-} ]]; then
-    continue  # It was a signal to this script, which they have received.
-  fi
-  left=$((left - 1))
-  if ((code && !status)); then
-    status=$code
-    stop TERM
+while ((${#processes[@]})); do
+  sleep 0.2 || true
+  running=()
+  for process in "${processes[@]}"; do
+    if kill -0 "$process" 2> /dev/null; then
+      running+=("$process")
+    else
+      code=0
+      wait "$process" || code=$?
+      ((status)) || status=$code
+    fi
+  done
+  processes=("${running[@]}")
+  # One has failed: the others would wait for it.
+  if ((status)) && ! $passed; then
+    pass TERM
   fi
 done
 exit "$status"

@@ -106,16 +106,19 @@ def test_a_dry_run_prints_what_would_run(stand_ins, words):
   }
   shown = call(dry(words), **answers)
   assert (shown.returncode, shown.stderr) == (0, '')
-  before = [entry for entry in called() if entry[1] != '-c']
-  assert before == []
+  assert without_own(called()) == []
   printed = call(['bash', '-euc', shown.stdout], **answers)
   assert printed.returncode == 0, printed.stderr
   of_the_print = called()
   assert of_the_print
   done = call(words, **answers)
   assert done.returncode == 0, done.stderr
-  of_the_run = [entry for entry in called() if entry[1] != '-c']
-  assert sorted(of_the_run) == sorted(of_the_print)
+  assert sorted(without_own(called())) == sorted(of_the_print)
+
+
+def without_own(calls):
+  """The calls less those by which local.sh finds a port and waits."""
+  return [entry for entry in calls if entry[1] not in ('-c', '0.2')]
 
 
 @pytest.mark.parametrize('script', SCRIPTS)
@@ -469,12 +472,15 @@ def test_a_job_set_with_a_slip_is_found(stand_ins):
   manifest = '\n'.join(lines[1:-1])
   strictly(yaml.safe_load(manifest))
   assert not re.search(r': [A-Z]{2,}$', manifest, re.M)  # nothing is left to fill in
-  keys = set(re.findall(r'\b([a-zA-Z]+):(?= |$)', manifest, re.M))
+  keys = set(re.findall(r'(?<=[ {])([a-zA-Z]+):(?= |$)', manifest, re.M))
   assert len(keys) > 30
   for key in keys:
-    slipped = re.sub(rf'\b{key}:', f'{key}x:', manifest)
-    with pytest.raises((AssertionError, ValueError)):
+    slipped = re.sub(rf'(?<=[ {{]){key}:', f'{key}x:', manifest)
+    try:
       strictly(yaml.safe_load(slipped))
+    except (AssertionError, ValueError):
+      continue
+    pytest.fail(f'{key} is never read')
   for right, wrong in (('parallelism: 4', 'parallelism: four'), ('[2]', '["2"]')):
     with pytest.raises(ValueError, match='validation error'):
       strictly(yaml.safe_load(manifest.replace(right, wrong)))
@@ -581,24 +587,14 @@ def local():
     process.communicate(timeout=60)
 
 
-def test_local_processes_do_what_one_does_and_go_on(main, local, tmp_path):
-  whole = (*DIGITS, '--config.num_epochs=20', '--config.checkpoint_every=20')
-  done = main(*whole, f'--workdir={tmp_path}/one')
+def test_local_processes_do_what_one_does(main, local, tmp_path):
+  done = main(*DIGITS, f'--workdir={tmp_path}/one')
   assert done.returncode == 0, done.stderr
-  workdir = tmp_path / 'two'
-  first = local('2', '--', *whole, f'--workdir={workdir}')
-  while not (workdir / 'losses.npy').exists():
-    assert first.poll() is None, first.communicate()
-    time.sleep(0.05)
-  first.send_signal(signal.SIGINT)
-  _, errors = first.communicate(timeout=60)
-  assert first.returncode == 128 + signal.SIGINT
-  assert errors.count('saved; the same command goes on') == 2
-  second = local('2', '--', *whole, f'--workdir={workdir}')
-  out, errors = second.communicate(timeout=120)
-  assert second.returncode == 0, errors
-  assert 'Going on from step' in out
-  assert_same(tmp_path / 'one', workdir)
+  process = local('2', '--', *DIGITS, f'--workdir={tmp_path}/two')
+  out, errors = process.communicate(timeout=200)
+  assert process.returncode == 0, errors
+  assert out.count('All of it is in') == 1  # one of them speaks
+  assert_same(tmp_path / 'one', tmp_path / 'two')
 
 
 def test_a_local_process_that_fails_stops_the_others(local, tmp_path):
@@ -616,27 +612,21 @@ def test_a_local_process_that_fails_stops_the_others(local, tmp_path):
   assert (tmp_path / 'python.stopped').exists()
 
 
-def test_local_processes_are_all_stopped_by_a_signal(local, tmp_path):
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_local_processes_all_get_a_signal(local, tmp_path, number):
+  name = number.name.removeprefix('SIG')
   executable(
     tmp_path / 'python',
     f'[ "$1" != -c ] || exec {sys.executable} "$@"\n'
-    'trap "touch $0.stopped.$JAX_PROCESS_ID; exit 143" TERM\n'
+    f'trap "echo $JAX_PROCESS_ID {name} >> $0.got; exit {128 + number}" {name}\n'
     'touch $0.began.$JAX_PROCESS_ID\n'
     'while :; do sleep 0.1; done',
   )
   process = local('3', '--', CONFIG, python=tmp_path)
   while len(list(tmp_path.glob('python.began.*'))) < 3:
     time.sleep(0.05)
-  process.terminate()
+  process.send_signal(number)
   process.communicate(timeout=20)
-  assert process.returncode == 143
-  assert len(list(tmp_path.glob('python.stopped.*'))) == 3
-
-
-def test_what_the_program_refuses_is_seen_at_once(local, tmp_path):
-  begun = time.monotonic()
-  process = local('2', '--', CONFIG, '--config.batch_size=0', f'--workdir={tmp_path}/run')
-  _, errors = process.communicate(timeout=100)
-  assert process.returncode == 2
-  assert 'config.batch_size' in errors
-  assert time.monotonic() - begun < 60
+  assert process.returncode == 128 + number
+  got = (tmp_path / 'python.got').read_text().splitlines()
+  assert sorted(got) == [f'{index} {name}' for index in range(3)]  # once each

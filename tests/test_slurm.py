@@ -139,8 +139,9 @@ def interrupt(slurm, job):
   """What two minutes before the time limit would: SIGTERM to what srun runs."""
   slurm('scancel', '--signal=TERM', job)
   wait_until(lambda: state(slurm, job) == ('PENDING', 1), 60)
-  # A job that is queued again waits for two minutes.
-  slurm('scontrol', 'update', f'JobId={job}', 'StartTime=now')
+  # A job that is queued again waits for two minutes. That the node refuses its number for
+  # what it has just killed is over after a second.
+  slurm('scontrol', 'update', f'JobId={job}', 'StartTime=now+4')
 
 
 def test_a_grid_is_run_by_an_array_job_and_collected(slurm, tmp_path):
@@ -170,7 +171,7 @@ def test_a_grid_is_run_by_an_array_job_and_collected(slurm, tmp_path):
 
 
 def test_two_tasks_do_what_one_process_does_and_go_on(slurm, main, tmp_path):
-  whole = (*DIGITS, '--config.num_epochs=20', '--config.checkpoint_every=20')
+  whole = (*DIGITS, '--config.num_epochs=16')
   done = main(*whole, f'--workdir={tmp_path}/one')
   assert done.returncode == 0, done.stderr
   absolute = f'--config={ROOT}/configs/quickstart.py'
