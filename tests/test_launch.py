@@ -21,6 +21,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 LAUNCH = ROOT / 'launch'
 SCRIPTS = ('local.sh', 'slurm/run.sh', 'slurm/grid.sh', 'tpu_pod/pod.sh', 'gke/run.sh')
 CONFIG = '--config=configs/quickstart.py'
+SMALL = (*DIGITS, '--config.model.width=32')
 SHARED = '--workdir=/mnt/share/mine'
 CREATE = ('mine', '--zone=z', '--type=v6e-16', '--runtime=v2-alpha-tpuv6e')
 APPLY = (
@@ -588,9 +589,9 @@ def local():
 
 
 def test_local_processes_do_what_one_does(main, local, tmp_path):
-  done = main(*DIGITS, f'--workdir={tmp_path}/one')
+  done = main(*SMALL, f'--workdir={tmp_path}/one')
   assert done.returncode == 0, done.stderr
-  process = local('2', '--', *DIGITS, f'--workdir={tmp_path}/two')
+  process = local('2', '--', *SMALL, f'--workdir={tmp_path}/two')
   out, errors = process.communicate(timeout=200)
   assert process.returncode == 0, errors
   assert out.count('All of it is in') == 1  # one of them speaks

@@ -10,6 +10,7 @@ import pytest
 from test_distributed import DIGITS, assert_same, end
 
 ROOT = pathlib.Path(__file__).parent.parent
+SMALL = (*DIGITS, '--config.model.width=32')
 ADDRESSES = {'rethink-gen-a': '10.231.17.1', 'rethink-gen-b': '10.231.17.2'}
 
 
@@ -72,13 +73,13 @@ def hosts(tmp_path):
 
 
 def test_two_hosts_give_the_figures_of_one_process(main, hosts, tmp_path):
-  done = main(*DIGITS, f'--workdir={tmp_path}/one')
+  done = main(*SMALL, f'--workdir={tmp_path}/one')
   assert done.returncode == 0, done.stderr
   first, second = end(
     [
       hosts(
         name,
-        *(sys.executable, '-m', 'rethink_gen.main', '--distributed', *DIGITS),
+        *(sys.executable, '-m', 'rethink_gen.main', '--distributed', *SMALL),
         f'--workdir={tmp_path}/two',
         JAX_COORDINATOR_ADDRESS=f'{ADDRESSES["rethink-gen-a"]}:29517',
         JAX_NUM_PROCESSES='2',
