@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# One run as several processes of this machine, to see that they do what one does.
+#
+#   launch/local.sh [--dry_run] NUM_PROCESSES -- --config=FILE [flags of rethink_gen.main]
+#
+#   launch/local.sh 2 -- --config=configs/quickstart.py --workdir=runs/two
+#
+# Each process gets the GPU of its number, if there are GPUs; on CPU they share the cores.
+# When one fails the others are stopped, and its exit status is this script's. Ctrl-C and
+# SIGTERM reach all of them; the same command goes on from there.
+#
+# Needs bash 4.4, and the Python that has rethink_gen as `python`.
+
+# shellcheck source=launch/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+read_arguments "$@"
+[[ ${#options[@]} == 1 && ${options[0]} =~ ^[1-9][0-9]*$ ]] ||
+  refuse "give the number of processes, then -- and the flags of rethink_gen.main."
+require_flag config '' FILE
+count=${options[0]}
+require_command python
+
+port=$(python -c 'import socket
+with socket.socket() as free:
+  free.bind(("127.0.0.1", 0))
+  print(free.getsockname()[1])')
+# Each process in a group of its own: a signal reaches it once, from here.
+set -m
+processes=() passed=false
+pass() {
+  passed=true
+  kill -s "$1" -- "${processes[@]/#/-}" 2> /dev/null || true
+}
+trap 'pass INT' INT
+trap 'pass TERM' TERM
+for ((index = 0; index < count; index++)); do
+  command=(
+    env
+    "JAX_COORDINATOR_ADDRESS=127.0.0.1:$port" "JAX_NUM_PROCESSES=$count"
+    "JAX_PROCESS_ID=$index" "JAX_LOCAL_DEVICE_IDS=$index"
+    python -m rethink_gen.main --distributed "${flags[@]}"
+  )
+  if $dry_run; then
+    echo "$(quote "${command[@]}") &"
+  else
+    "${command[@]}" &
+    processes+=($!)
+  fi
+done
+if $dry_run; then
+  echo wait
+  exit
+fi
+
+status=0
+while ((${#processes[@]})); do
+  sleep 0.2 || true
+  running=()
+  for process in "${processes[@]}"; do
+    if kill -0 "$process" 2> /dev/null; then
+      running+=("$process")
+    else
+      code=0
+      wait "$process" || code=$?
+      ((status)) || status=$code
+    fi
+  done
+  processes=("${running[@]}")
+  # One has failed: the others would wait for it.
+  if ((status)) && ! $passed; then
+    pass TERM
+  fi
+done
+exit "$status"
