@@ -1,16 +1,22 @@
-"""What the programs of the package share: their messages and their exit statuses."""
+"""What the programs of the package share: --config, messages and exit statuses."""
 
+import functools
 import logging as standard_logging
 import os
+import pathlib
+import re
 import sys
 import traceback
 
 import jax
-from absl import logging
+from absl import flags, logging
 
+from rethink_gen import config as config_lib
 from rethink_gen import train
 from rethink_gen.data import sources
 from rethink_gen.errors import BadInput
+
+KINDS = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text'}
 
 
 def prepare():
@@ -66,3 +72,69 @@ def leave(sentence, status):
 def refuse(sentence):
   print(f'error: {sentence}', file=sys.stderr)
   sys.exit(2)
+
+
+def parse(argv, config):
+  """absl's flags from the command line, every fault of theirs in one sentence.
+
+  For the programs that take a config file and overrides of its fields.
+
+  Args:
+    argv: the command line; overrides with the value None are taken out of it.
+    config: the flag --config, as `config_flags.DEFINE_config_file` returns it.
+
+  Returns:
+    What is left of argv: the program's name.
+  """
+  fields = config_lib.flatten(config_lib.default())
+  for argument in argv[1:]:
+    override = re.match(r'--(?:no)?config\.([\w.]*)', argument)
+    if override and override[1] not in fields:
+      refuse(f'config.{override[1]} is not a field; the fields are {", ".join(fields)}.')
+  # ml_collections takes None for text, or refuses it; and it reads the same list again.
+  unset = [found for a in argv if (found := re.fullmatch(r'--config\.([\w.]+)=None', a))]
+  for field in (found[1] for found in unset):
+    if fields[field] is not None:
+      refuse(f'config.{field} cannot be None; its default is {fields[field]!r}.')
+  argv[:] = [a for a in argv if a not in {found[0] for found in unset}]
+  try:
+    rest = flags.FLAGS(argv)
+    if config.value is None:
+      refuse('--config is missing; give a file, such as --config=configs/quickstart.py.')
+    # Only now does a file that did not load say so.
+    config.value.update_from_flattened_dict({found[1]: None for found in unset})
+  except flags.IllegalFlagValueError as error:
+    if not str(error).startswith('flag --config'):
+      refuse(f'{error}; --help shows what there is.')
+    refuse(_bad_value(str(error)))
+  except flags.Error as error:
+    refuse(f'{error}; --help shows what there is.')
+  except Exception as error:  # The config file is code: anything may come out of it.
+    refuse(_bad_config(str(error)))
+  if rest[1:]:
+    refuse(f'{rest[1]!r} is not a flag; flags begin with --, and --help shows them.')
+  return rest
+
+
+def _bad_value(message):
+  """What to say of absl's 'flag --config.FIELD=VALUE: reason'."""
+  found = re.match(r'flag --config\.([\w.]+)=(.*?): ', message)
+  if not found:
+    return _bad_config(message)
+  field, value = found.groups()
+  *parents, name = field.split('.')
+  kind = KINDS[functools.reduce(getattr, parents, config_lib.default()).get_type(name)]
+  _, words = config_lib.ACCEPTED.get(field, (None, None))
+  accepted = ', '.join(filter(None, (kind, words)))
+  return f'config.{field} is {value!r}, but it must be {accepted}.'
+
+
+def _bad_config(message):
+  """What to say when the config file does not load."""
+  missing = re.search(r"No such file or directory: '(.*?)'", message)
+  if missing:
+    files = sorted(path.stem for path in pathlib.Path('configs').glob('[a-z]*.py'))
+    names = f'; configs/ holds {", ".join(files)}' if files else ''
+    return f'there is no config file {missing[1]}{names}.'
+  last = [line.strip() for line in message.splitlines() if line.strip()][-1]
+  return f'the config file does not load ({last}).'

@@ -1,0 +1,109 @@
+"""How fast images are decoded on the way, beside what one accelerator needs.
+
+  python -m benchmarks.streaming [--json=streaming.json]
+
+JPEGs of the size of ImageNet's, of coloured shapes on noise, are made in a temporary folder
+and streamed as training streams them, 299 pixels a side, by the threads of this process
+(workers 0) and by worker processes; nothing is trained. Beside the images per second stands
+the share of what Inception V3 would need to keep an accelerator busy, in bfloat16, at
+--share_of_peak of its peak. A benchmark, not a test: it prints, and asserts nothing. Three
+minutes on two CPU cores.
+"""
+
+import itertools
+import json
+import os
+import pathlib
+import statistics
+import tempfile
+import time
+
+from absl import app, flags
+
+from rethink_gen import command_line, estimate
+from rethink_gen import config as config_lib
+from rethink_gen.data import generated, streaming
+
+# Inception V3 multiplies and adds 5.7e9 times an image of 299 x 299 (torchvision's table of
+# models; "5 billion" in arXiv:1512.00567); training takes three times that, a gradient
+# each to inputs and to weights being as much as the pass forward.
+TRAINING_FLOPS = 3 * 2 * 5.7e9
+IMAGES, SIDES = 512, (375, 500)  # of the data set; the mean of ImageNet is about 500 x 375
+BATCH, WARM_UP, TIMED = 32, 4, 16  # examples, and batches of each turn
+WORKERS = (0, 1, 2)
+
+JSON = flags.DEFINE_string('json', None, 'A file for the same numbers.')
+ROUNDS = flags.DEFINE_integer('rounds', 3, 'How many turns each takes.')
+
+
+def main(_):
+  command_line.prepare()
+  speeds = {turn: [] for turn in itertools.product((False, True), WORKERS)}
+  with tempfile.TemporaryDirectory() as data_dir:
+    folder = generated.generate(pathlib.Path(data_dir), IMAGES, 1, SIDES)
+    size = sum(path.stat().st_size for path in folder.glob('*train*')) / IMAGES
+    for _ in range(ROUNDS.value):  # in turns, so that a change of speed changes all
+      for turn, measured in speeds.items():
+        measured.append(images_per_second(data_dir, *turn))
+  share = estimate.SHARE_OF_PEAK.value
+  needed = {
+    name: share * machine.bfloat16 / TRAINING_FLOPS
+    for name, machine in estimate.ACCELERATORS.items()
+  }
+  rows = [
+    {
+      'distortions': distorted,
+      'workers': workers,
+      'images_per_second': statistics.median(measured),
+      'least': min(measured),
+      'most': max(measured),
+    }
+    for (distorted, workers), measured in speeds.items()
+  ]
+  print(f'{os.cpu_count()} cores, JPEGs of {size / 1e3:.0f} kB on average')
+  print('distortions  workers  images/s   (least to most)')
+  for row in rows:
+    print(
+      f'{"on" if row["distortions"] else "off":11}  {row["workers"]:7}  '
+      f'{row["images_per_second"]:8.0f}   ({row["least"]:.0f} to {row["most"]:.0f})'
+    )
+  fastest = max(row['images_per_second'] for row in rows if row['distortions'])
+  print(f'\nTo train Inception V3 at {share:g} of peak; the fastest with distortions has')
+  for name, rate in needed.items():
+    print(f'{name:8} {rate:7,.0f} images/s  {fastest / rate:8.2%}')
+  if JSON.value:
+    result = {
+      'cores': os.cpu_count(),
+      'bytes_per_image': size,
+      'rows': rows,
+      'share_of_peak': share,
+      'needed_images_per_second': needed,
+    }
+    pathlib.Path(JSON.value).write_text(json.dumps(result, indent=2) + '\n')
+
+
+def images_per_second(data_dir, distorted, workers):
+  """Images per second once batches flow, as fast as they can be taken."""
+  config = config_lib.default()
+  config.dataset.name = generated.sources.GENERATED
+  config.dataset.data_dir = data_dir
+  config.dataset.streaming = True
+  config.dataset.crop_size = 299
+  config.dataset.workers = workers
+  config.batch_size = BATCH
+  for field in ('random_crop', 'random_flip', 'color_jitter'):
+    config.regularization[field] = distorted
+  batches = streaming.train_batches(streaming.open(config), config, 0, 0, 1)
+  try:
+    for _ in range(WARM_UP):
+      next(batches)
+    started = time.perf_counter()
+    for _ in range(TIMED):
+      next(batches)
+    return BATCH * TIMED / (time.perf_counter() - started)
+  finally:
+    batches.close()
+
+
+if __name__ == '__main__':
+  app.run(main)
