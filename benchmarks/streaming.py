@@ -20,14 +20,11 @@ import time
 
 from absl import app, flags
 
+from configs import imagenet_inception_v3
 from rethink_gen import command_line, estimate
 from rethink_gen import config as config_lib
 from rethink_gen.data import generated, streaming
 
-# Inception V3 multiplies and adds 5.7e9 times an image of 299 x 299 (torchvision's table of
-# models; "5 billion" in arXiv:1512.00567); training takes three times that, a gradient
-# each to inputs and to weights being as much as the pass forward.
-TRAINING_FLOPS = 3 * 2 * 5.7e9
 IMAGES, SIDES = 512, (375, 500)  # of the data set; the mean of ImageNet is about 500 x 375
 BATCH, WARM_UP, TIMED = 32, 4, 16  # examples, and batches of each turn
 WORKERS = (0, 1, 2)
@@ -45,9 +42,9 @@ def main(_):
     for _ in range(ROUNDS.value):  # in turns, so that a change of speed changes all
       for turn, measured in speeds.items():
         measured.append(images_per_second(data_dir, *turn))
-  share = estimate.SHARE_OF_PEAK.value
+  share, operations = estimate.SHARE_OF_PEAK.value, operations_per_image()
   needed = {
-    name: share * machine.bfloat16 / TRAINING_FLOPS
+    name: share * machine.bfloat16 / operations
     for name, machine in estimate.ACCELERATORS.items()
   }
   rows = [
@@ -80,6 +77,13 @@ def main(_):
       'needed_images_per_second': needed,
     }
     pathlib.Path(JSON.value).write_text(json.dumps(result, indent=2) + '\n')
+
+
+def operations_per_image():
+  """Floating-point operations of training Inception V3 on one image."""
+  config = imagenet_inception_v3.get_config()
+  run = estimate.count(config, estimate.describe_data(config))
+  return run.step(config.batch_size).flops / config.batch_size
 
 
 def images_per_second(data_dir, distorted, workers):

@@ -116,18 +116,6 @@ ACCELERATORS = {
   'H200': Accelerator(989e12, 67e12, 141e9, 4800e9, 450e9, 8, 50e9),
 }
 
-# Training examples, test examples, shape of an image (None: many), classes; as published,
-# each in https://www.tensorflow.org/datasets/catalog/NAME, digits in scikit-learn's manual.
-SIZES = {
-  'cifar10': (50_000, 10_000, (32, 32, 3), 10),
-  'cifar100': (50_000, 10_000, (32, 32, 3), 100),
-  'digits': (1_437, 360, (8, 8, 1), 10),  # every fifth of 1,797 is a test example
-  'fashion_mnist': (60_000, 10_000, (28, 28, 1), 10),
-  'imagenet2012': (1_281_167, 50_000, None, 1_000),  # its validation set is the test set
-  'mnist': (60_000, 10_000, (28, 28, 1), 10),
-  'svhn_cropped': (73_257, 26_032, (32, 32, 3), 10),
-}
-
 
 class Cost(NamedTuple):
   """What something costs one device.
@@ -226,7 +214,7 @@ def describe_data(config):
     real = sources.load(name, path=path)
     sizes = real.num_train, real.num_test, real.x_train.shape[1:], real.num_classes
   else:
-    sizes = SIZES.get(name) or find_sizes(name, config.dataset.data_dir)
+    sizes = sources.SIZES.get(name) or find_sizes(name, config.dataset.data_dir)
   *counts, shape, num_classes = sizes
   if config.dataset.streaming:
     shape = (config.dataset.crop_size, config.dataset.crop_size, 3)
@@ -252,7 +240,7 @@ def describe_data(config):
 
 
 def find_sizes(name, data_dir):
-  """As SIZES, of a data set that is prepared; raises BadInput if it is not."""
+  """As sources.SIZES, of a data set that is prepared; raises BadInput if it is not."""
   folder = sources.find(name, sources.tfds_folder(data_dir))
   import tensorflow_datasets as tfds  # slow to import
 

@@ -27,6 +27,17 @@ CATALOGUE = 'https://www.tensorflow.org/datasets/catalog/overview#image_classifi
 NAME = r'[a-z]\w*(/\w[\w.-]*)?'  # of a TFDS data set, with its config if it has one
 GENERATED = 'generated_images'  # the TFDS data set that this project makes itself
 BLOCK = 1000  # examples decoded at once
+# Training examples, test examples, shape of an image (None: many), classes; as published,
+# each in https://www.tensorflow.org/datasets/catalog/NAME, digits in scikit-learn's manual.
+SIZES = {
+  'cifar10': (50_000, 10_000, (32, 32, 3), 10),
+  'cifar100': (50_000, 10_000, (32, 32, 3), 100),
+  'digits': (1_437, 360, (8, 8, 1), 10),  # every fifth of 1,797 is a test example
+  'fashion_mnist': (60_000, 10_000, (28, 28, 1), 10),
+  'imagenet2012': (1_281_167, 50_000, None, 1_000),  # its validation set is the test set
+  'mnist': (60_000, 10_000, (28, 28, 1), 10),
+  'svhn_cropped': (73_257, 26_032, (32, 32, 3), 10),
+}
 
 
 class Dataset(NamedTuple):

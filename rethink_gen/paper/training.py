@@ -7,13 +7,6 @@ from rethink_gen import config as config_lib
 from rethink_gen import metrics, train
 from rethink_gen.data import sources
 
-# Training examples in the data sets of the paper, so that a dry run reads none of them.
-TRAINING_EXAMPLES = {
-  'cifar10': 50_000,
-  'digits': 1_437,
-  'generated_images': 1_000,
-  'imagenet2012': 1_281_167,
-}
 # Seconds a training example, all in, on two CPU cores: (data set, model). Only until the
 # folder has a finished run of the same kind, whose own pace then counts.
 PACES = {
@@ -94,7 +87,7 @@ def _kind(job):
 
 
 def num_train(config):
-  return config.dataset.num_train or TRAINING_EXAMPLES[config.dataset.name]
+  return config.dataset.num_train or sources.SIZES[config.dataset.name][0]
 
 
 def work(config):

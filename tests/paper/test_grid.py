@@ -59,6 +59,8 @@ def test_the_grids_have_the_papers_rows(scale):
     'figure1b': 33,
     'figure1c': 33,
     'figure2b': 2,
+    'table2': 7,
+    'figure2a': 2,
     'appendix_e': 6,
   }
   for artifact in ARTIFACTS.values():
@@ -76,6 +78,16 @@ def test_figures_1b_and_1c_share_one_grid(scale, tmp_path):
   assert len(one) == 66
 
 
+@SCALES
+def test_figure_2a_is_two_runs_of_table_2(scale, tmp_path):
+  one, other = (
+    grid.make_jobs(ARTIFACTS[name], ARTIFACTS[name].rows(scale), 1, tmp_path).keys()
+    for name in ('figure2a', 'table2')
+  )
+  assert one < other
+  assert len(one) == 2
+
+
 def test_at_full_scale_the_curves_are_runs_of_table_1(tmp_path):
   jobs = {
     name: grid.make_jobs(artifact, artifact.rows('full'), 1, tmp_path).keys()
@@ -89,7 +101,8 @@ def test_full_scale_changes_no_data_and_no_hyperparameter():
   allowed = {
     *('num_epochs', 'stop_at_train_accuracy', 'eval_every'),
     *('corruption.mode', 'corruption.label_noise'),
-    *('regularization.weight_decay', 'regularization.random_crop'),
+    *('regularization.weight_decay', 'regularization.dropout_rate'),
+    *('regularization.random_crop', 'regularization.color_jitter'),
     *('regularization.random_flip', 'regularization.random_rotation'),
   }
   for row in every_row('full'):
