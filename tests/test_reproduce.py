@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -84,7 +85,7 @@ def test_figures_1b_and_1c_ran_once(smoke):
   """Of the MLP 1x512 on true labels: two rows of Table 1, eleven of both figures."""
   workdir, printed = smoke
   finished = list(workdir.glob('runs/*-*/summary.json'))
-  assert len(finished) == int(printed.split('/')[1].split()[0])
+  assert len(finished) == int(re.search(r'^ *1/(\d+)  ', printed, re.MULTILINE)[1])
   assert len(list(workdir.glob('runs/mlp_1x512-*'))) == 2 + 11
 
 
