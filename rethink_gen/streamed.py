@@ -94,8 +94,11 @@ def programs(config, image_shape, num_classes, steps_per_epoch):
     logits = model.apply(variables, preprocess.scale(images), train=False)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     own = jnp.take_along_axis(logits, labels[:, None], 1)
-    above = (logits > own).sum(1)  # how many classes are guessed before the right one
-    each = jnp.stack([losses, above == 0, above < 5])
+    # How many classes are guessed before the right one: of equals the first is, as argmax
+    # has it, and what is not a number is never right.
+    earlier = jnp.arange(num_classes) < labels[:, None]
+    before = jnp.where((logits < own) | ((logits == own) & ~earlier), 0, 1).sum(1)
+    each = jnp.stack([losses, before == 0, before < 5])
     return totals + jnp.where(counts, each, 0).sum(1)
 
   replicated = NamedSharding(sgd.mesh(), PartitionSpec())

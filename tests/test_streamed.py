@@ -1,5 +1,7 @@
 """Training on images that are decoded on the way."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -69,6 +71,19 @@ def test_evaluation_is_over_every_example_once(data_dir):
   np.testing.assert_allclose(measured['test_loss'], losses.mean(), rtol=1e-4)
   assert measured['test_accuracy'] == pytest.approx((ranks == 0).mean())
   assert measured['test_top5_accuracy'] == pytest.approx((ranks < 5).mean())
+
+
+@pytest.mark.parametrize('value', [0.0, np.nan])
+def test_a_network_that_says_nothing_guesses_the_first_class_or_none(data_dir, value):
+  config = make_config(data_dir, **{'dataset.num_test': 20})
+  source, _ = train.load(config)
+  state, _, evaluate = train.build(config, source)
+  params = jax.tree.map(lambda leaf: jnp.full_like(leaf, value), state.params)
+  measured = evaluate(state._replace(params=params))
+  labels = [int(record['label']) for record in source.test.records][:20]
+  expected = (np.mean(np.array(labels) < n) if value == 0 else 0 for n in (1, 5))
+  names = ('test_accuracy', 'test_top5_accuracy')
+  assert [measured[name] for name in names] == pytest.approx(list(expected))
 
 
 def test_a_stopped_streamed_run_goes_on_at_the_next_example(
