@@ -50,7 +50,7 @@ def initialize():
       heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
       shutdown_timeout_seconds=SHUTDOWN_SECONDS,
     )
-  except (ValueError, RuntimeError) as error:
+  except (ValueError, RuntimeError, IndexError) as error:  # an address without a port
     reason = ' '.join(str(error).split())[:200]
     raise BadInput(
       f'--distributed could not join the other processes ({reason}); start it by SLURM or '

@@ -176,7 +176,12 @@ def test_what_one_process_refuses_all_refuse(start_together, tmp_path):
     assert 'cannot be a folder' in errors
 
 
-def test_processes_that_cannot_be_found_are_said_so(main, tmp_path):
+@pytest.mark.parametrize('address', [None, 'nonsense'])
+def test_processes_that_cannot_be_found_are_said_so(main, tmp_path, monkeypatch, address):
+  if address:
+    monkeypatch.setenv('JAX_COORDINATOR_ADDRESS', address)
+    monkeypatch.setenv('JAX_NUM_PROCESSES', '2')
+    monkeypatch.setenv('JAX_PROCESS_ID', '0')
   done = main(*DIGITS, '--distributed', f'--workdir={tmp_path}/run')
   assert done.returncode == 2
   assert 'JAX_COORDINATOR_ADDRESS' in done.stderr
