@@ -36,8 +36,8 @@ def call(function, workdir):
   """
   try:
     return function(workdir)
-  except BadInput as error:
-    refuse(error)
+  except BadInput as error:  # of one process alone, say for an image that is damaged
+    leave(error, 2)
   except train.Interrupted as error:
     print(f'{error}: saved; the same command goes on from here.', file=sys.stderr)
     sys.exit(128 + error.signal_number)

@@ -176,6 +176,37 @@ def test_what_one_process_refuses_all_refuse(start_together, tmp_path):
     assert 'cannot be a folder' in errors
 
 
+class Damaged:
+  def save(self, file, *_, **__):
+    file.write(b'no image')
+
+
+def test_what_one_process_alone_refuses_stops_all_with_its_sentence(
+  start_together, tmp_path, monkeypatch
+):
+  """An image of one host's share of a batch is damaged: the other has no reason to stop."""
+  draw, drawn = generated.draw, []
+
+  def damage(*arguments):
+    drawn.append(arguments)
+    return Damaged() if len(drawn) == 7 else draw(*arguments)
+
+  monkeypatch.setattr(generated, 'draw', damage)
+  generated.generate(tmp_path, 64, 32, (24, 48))
+  streamed = (
+    '--config.dataset.name=generated_images',
+    '--config.dataset.num_train=64',
+    f'--config.dataset.data_dir={tmp_path}',
+    '--config.dataset.streaming=True',
+    '--config.dataset.crop_size=24',
+  )
+  ended = end(start_together(2, *DIGITS, *streamed, f'--workdir={tmp_path}/run'), 90)
+  assert all(status != 0 for status, _, _ in ended)
+  (sentence,) = (errors for _, _, errors in ended if 'cannot be decoded' in errors)
+  assert sentence.startswith('error: image ')
+  assert 2 in [status for status, _, _ in ended]
+
+
 @pytest.mark.parametrize('address', [None, 'nonsense'])
 def test_processes_that_cannot_be_found_are_said_so(main, tmp_path, monkeypatch, address):
   if address:
