@@ -88,8 +88,10 @@ def reproduce(workdir):
 
 def pick(rows):
   """Of {artefact: rows} those that --rows names; artefacts without any leave."""
-  if not ROWS.value:
+  if ROWS.value is None:
     return rows
+  if not any(ROWS.value):
+    raise BadInput('--rows is empty; give names of rows, or leave it out for all of them.')
   known = {row.name for of_one in rows.values() for row in of_one}
   for pattern in ROWS.value:
     if not fnmatch.filter(known, pattern):

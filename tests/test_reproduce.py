@@ -172,6 +172,18 @@ def test_collect_draws_what_there_is_and_says_what_is_missing(whole, reproduce, 
   assert 'not run' in (tmp_path / 'figure1c/table.md').read_text()
 
 
+def test_collecting_all_leaves_out_what_has_not_run(reproduce, tmp_path):
+  arguments = ('--artifact=all', '--scale=smoke', f'--workdir={tmp_path}')
+  done = reproduce(*arguments, '--rows=digest_32,train_error')
+  assert done.returncode == 0, done.stderr
+  done = reproduce(*arguments, '--collect')
+  assert done.returncode == 0, done.stderr
+  assert 'no finished run yet' in done.stdout
+  folders = {path.parent.name for path in tmp_path.glob('*/results.json')}
+  assert folders == {'complexity', 'hashing'}
+  assert (tmp_path / 'report.html').exists()
+
+
 def test_seeds_give_a_mean_and_a_spread(reproduce, tmp_path):
   one_row = ('--artifact=table1', '--rows=mlp_1x512', '--scale=smoke')
   done = reproduce(*one_row, '--num_seeds=2', f'--workdir={tmp_path}')
@@ -201,6 +213,7 @@ def test_a_dry_run_lists_what_would_run_and_writes_nothing(whole, reproduce, tmp
     (('--artifact=table9',), 'table1'),
     (('--artifact=table1', '--scale=huge'), 'smoke'),
     (('--artifact=table1', '--rows=resnet'), 'inception_crop'),
+    (('--artifact=table1', '--rows='), '--rows is empty'),
     (('--artifact=table1', '--shard=3/2'), '1/4'),
     (('--artifact=table1', '--shard=half'), '1/4'),
     (('--artifact=table1', '--shard=1/2', '--collect'), 'one of them'),

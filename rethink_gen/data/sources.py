@@ -294,8 +294,9 @@ def _not_prepared(name: str, data_dir: pathlib.Path) -> errors.BadInput:
   except Exception as error:  # a data set that TFDS knows and cannot import is known
     logging.debug('TFDS cannot import %s: %s', name, error)
   return errors.BadInput(
-    f'data set {name!r} is not prepared in {data_dir}: give another data_dir, or '
-    'prepare it with python -m rethink_gen.data.prepare '
+    f'data set {name!r} is not prepared in {data_dir}: set TFDS_DATA_DIR to the folder '
+    "that holds it, or pip install 'rethink_gen[prepare]' and prepare it with python -m "
+    'rethink_gen.data.prepare '
     f'--dataset={name} --data_dir={shlex.quote(str(data_dir))}'
   )
 

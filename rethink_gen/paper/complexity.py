@@ -307,6 +307,7 @@ def measure(runs, name, seed):
 def draw(entries, runs):
   """Every network's value of every measure, over the mean on true labels."""
   figure, axis = drawing.subplots(height=0.28 * len(entries) + 1)
+  scaled = 'linear'  # until there is something that a logarithm can show
   for height, entry in enumerate(entries):
     scale = entry['ours']['true_labels']
     for seed in entry['seeds'] if scale else ():
@@ -315,11 +316,12 @@ def draw(entries, runs):
         values = np.array(summary[f'{labels}_values']) / scale
         style = {'color': drawing.PALETTE[color], 'alpha': 0.7, 'linestyle': 'none'}
         axis.plot(values, np.full(len(values), height + shift), 'o', **style)
+        scaled = 'log' if (values > 0).any() else scaled
   for color, labels in enumerate(('true labels', 'random labels')):
     axis.plot([], [], 'o', color=drawing.PALETTE[color], label=labels)
   axis.set_yticks(range(len(entries)), [entry['name'] for entry in entries])
   limits = len(entries) - 0.5, -0.5
-  axis.set(xscale='log', xlabel='value / mean on true labels', ylim=limits)
+  axis.set(xscale=scaled, xlabel='value / mean on true labels', ylim=limits)
   drawing.legend(axis)
   return figure
 

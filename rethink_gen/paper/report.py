@@ -33,6 +33,9 @@ def write(workdir, scale, rows, runs, command):
     )
   sections = []
   for name in rows:
+    if not runs[name]:
+      print(f'\n{ARTIFACTS[name].TITLE}: no finished run yet.')
+      continue
     section = make_section(name, scale, rows[name], runs[name])
     folder = workdir / name
     folder.mkdir(parents=True, exist_ok=True)
