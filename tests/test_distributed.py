@@ -165,6 +165,9 @@ def test_a_process_that_dies_stops_the_others_and_the_restart_goes_on(
   workdir = f'--workdir={tmp_path}/killed'
   processes = start_together(2, *LONG, workdir)
   wait_for_steps(tmp_path / 'killed', processes)
+  while not [p for p in tmp_path.glob('killed/checkpoints/*') if p.name.isdigit()]:
+    assert all(process.poll() is None for process in processes), end(processes)
+    time.sleep(0.05)
   processes[killed].kill()
   status, _, errors = end([processes[1 - killed]], timeout=60)[0]
   assert status != 0
