@@ -82,8 +82,8 @@ def test_operations_of_inception_are_those_of_its_layers():
   assert 1000 * forward < run.evaluation(1000).flops < 1.03 * 1000 * forward
 
 
-@pytest.mark.parametrize('module', [mlp_3x512, alexnet])
-def test_memory_is_about_what_xla_allots(module):
+@pytest.mark.parametrize(('module', 'most'), [(mlp_3x512, 1.3), (alexnet, 1.8)])
+def test_memory_is_about_what_xla_allots(module, most):
   """On a CPU, in float32; the images on the device come to it."""
   config = module.get_config()
   dataset = estimate.describe_data(config)
@@ -98,7 +98,7 @@ def test_memory_is_about_what_xla_allots(module):
   allotted = found.temp_size_in_bytes + found.argument_size_in_bytes
   # XLA fuses, and more with each version: for AlexNet we count 1.16 times what it allots
   # with jax 0.10, 1.64 times with jax 0.12.
-  assert 0.7 * allotted < run.step(128).memory < 1.8 * allotted
+  assert 0.7 * allotted < run.step(128).memory < most * allotted
   images = 60_000 * 32 * 32 * 3
   assert estimate.memory(run, 1) == run.step(128).memory + images
 

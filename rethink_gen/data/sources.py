@@ -295,7 +295,7 @@ def _not_prepared(name: str, data_dir: pathlib.Path) -> errors.BadInput:
     logging.debug('TFDS cannot import %s: %s', name, error)
   return errors.BadInput(
     f'data set {name!r} is not prepared in {data_dir}: set TFDS_DATA_DIR to the folder '
-    "that holds it, or pip install 'rethink_gen[prepare]' and prepare it with python -m "
+    "that holds it, or pip install -e '.[prepare]' and prepare it with python -m "
     'rethink_gen.data.prepare '
     f'--dataset={name} --data_dir={shlex.quote(str(data_dir))}'
   )
