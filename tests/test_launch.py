@@ -577,6 +577,8 @@ def local():
       stderr=subprocess.PIPE,
       text=True,
       start_new_session=True,
+      # Where these tests run in the background SIGINT is ignored, which bash then keeps.
+      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     processes.append(process)
     return process
