@@ -27,13 +27,10 @@ with socket.socket() as free:
   print(free.getsockname()[1])')
 # Each process in a group of its own: a signal reaches it once, from here.
 set -m
-processes=() passed=false
-pass() {
-  passed=true
-  kill -s "$1" -- "${processes[@]/#/-}" 2> /dev/null || true
-}
-trap 'pass INT' INT
-trap 'pass TERM' TERM
+# Passed on in the loop below: all processes are there then, and known.
+processes=() received='' stopping=false
+trap 'received=INT' INT
+trap 'received=TERM' TERM
 for ((index = 0; index < count; index++)); do
   command=(
     env
@@ -68,8 +65,12 @@ while ((${#processes[@]})); do
   done
   processes=("${running[@]}")
   # One has failed: the others would wait for it.
-  if ((status)) && ! $passed; then
-    pass TERM
+  if ((status)) && ! $stopping; then
+    received=${received:-TERM}
+  fi
+  if [[ -n $received ]]; then
+    signal=$received received='' stopping=true
+    kill -s "$signal" -- "${processes[@]/#/-}" 2> /dev/null || true
   fi
 done
 exit "$status"

@@ -563,6 +563,13 @@ def test_gcloud_knows_the_options(stand_ins, tmp_path):
     assert answer['success'] == known, answer['error_message']
 
 
+# Where tests run in the background SIGINT is ignored, and bash would keep it so.
+UNIGNORE = (
+  'import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); '
+  'os.execv(sys.argv[1], sys.argv[1:])'
+)
+
+
 @pytest.fixture
 def local():
   """local(*arguments, **variables): local.sh, running, with this Python."""
@@ -570,15 +577,13 @@ def local():
 
   def start(*arguments, python=pathlib.Path(sys.executable).parent):
     process = subprocess.Popen(
-      [LAUNCH / 'local.sh', *arguments],
+      [sys.executable, '-c', UNIGNORE, LAUNCH / 'local.sh', *arguments],
       cwd=ROOT,
       env=os.environ | {'PATH': f'{python}:{os.environ["PATH"]}'},
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
       start_new_session=True,
-      # Where these tests run in the background SIGINT is ignored, which bash then keeps.
-      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     processes.append(process)
     return process
