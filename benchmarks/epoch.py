@@ -73,13 +73,13 @@ def compiled_epoch(config, dataset):
 def plain_loop(config, dataset):
   """The same of a loop over batches, a jitted step each."""
 
-  def convolve(x, kernel, stride=1):
+  def convolve(x, kernel, stride=1, padding='SAME'):
     return jax.lax.conv_general_dilated(
-      x, kernel, (stride, stride), 'SAME', dimension_numbers=layers.DIMENSIONS
+      x, kernel, (stride, stride), padding, dimension_numbers=layers.DIMENSIONS
     )
 
-  def max_pool(x):
-    return nn.max_pool(x, (3, 3), (2, 2), 'SAME')
+  def max_pool(x, padding='SAME'):
+    return nn.max_pool(x, (3, 3), (2, 2), padding)
 
   model = models.create(config.model, dataset.num_classes)
   transformation = sgd.optimizer(config)
