@@ -1,3 +1,8 @@
+import os
+import pathlib
+import subprocess
+import sys
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -202,3 +207,46 @@ def test_an_auxiliary_head_is_minimized_with_its_weight_and_not_reported():
     for a, b in zip(jax.tree.leaves(moved), jax.tree.leaves(gradient), strict=True):
       np.testing.assert_allclose(a, weight * b, rtol=1e-4, atol=1e-6)
   np.testing.assert_allclose(after.losses[0], loss_of(state.params['first']), rtol=1e-5)
+
+
+class Normalized(nn.Module):
+  """A layer, batch normalization and logits, on each device by itself."""
+
+  batch_norm_per_device: bool = True
+
+  @nn.compact
+  def __call__(self, x, train):
+    x = nn.Dense(7)(x.reshape(len(x), -1))
+    return nn.Dense(5)(nn.BatchNorm(use_running_average=not train)(x))
+
+
+def check_batch_norm_per_device():
+  """A step on all devices is the mean of the steps on each one's part of the batch."""
+  config, _, _, _, images, labels = make(64)
+  model, transformation = Normalized(), sgd.optimizer(config)
+  inputs = preprocess.preprocess(images, (8, 8))
+  state = sgd.make_initialise(model, transformation, (8, 8, 1), 1)(KEY)
+  step = jax.jit(sgd.train_step, static_argnums=(0, 1))
+  whole = step(model, transformation, state, inputs, labels, KEY)
+  parts = [
+    step(Normalized(False), transformation, state, *part, KEY)
+    for part in zip(jnp.split(inputs, 4), jnp.split(labels, 4), strict=True)
+  ]
+  for name in ('params', 'batch_stats', 'losses'):
+    trees = [getattr(part, name) for part in parts]
+    mean = jax.tree.map(lambda *leaves: sum(leaves) / 4, *trees)
+    for a, b in zip(*map(jax.tree.leaves, (getattr(whole, name), mean)), strict=True):
+      np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+  assert whole.correct[0] == sum(part.correct[0] for part in parts)
+  together = step(Normalized(False), transformation, state, inputs, labels, KEY)
+  assert abs(together.losses[0] - whole.losses[0]) > 1e-4  # it is another network
+
+
+def test_batch_normalization_of_each_devices_part():
+  flags = {'XLA_FLAGS': '--xla_force_host_platform_device_count=4'}
+  code = 'import test_sgd; test_sgd.check_batch_norm_per_device()'
+  folder = pathlib.Path(__file__).parent
+  command = [sys.executable, '-c', code]
+  path = {'PYTHONPATH': os.pathsep.join([str(folder.parent), str(folder)])}
+  done = subprocess.run(command, env=os.environ | flags | path, cwd=folder, text=True)
+  assert done.returncode == 0
