@@ -89,7 +89,7 @@ def _random(common, examples, held_out, filters, exact):
 
 
 def draw(entries, runs):
-  figure, (number, error, residual) = drawing.subplots(1, 3)
+  figure, (number, error, residual) = drawing.subplots(1, 3, height=3.8)
   colors = (*drawing.PALETTE, 'black')
   for color, entry in zip(colors, entries, strict=False):
     for summary in kernels.summaries(runs, entry['name']):
@@ -107,9 +107,11 @@ def draw(entries, runs):
         kind = 'ridge' if column.startswith('ridge') else 'no ridge'
         number.plot(*zip(*points, strict=True), style, label=f'{examples:,} images, {kind}')
   number.set(xscale='log', xlabel='random filters', ylabel='test error (%)')
+  number.xaxis.set_minor_formatter('')  # its labels would lie over each other
   drawing.legend(number, fontsize=6)
   error.set(ylabel='test error (%)')
-  drawing.legend(error, fontsize=6)
+  rows = error.get_legend_handles_labels()
+  figure.legend(*rows, loc='outside lower center', ncols=3, frameon=False, fontsize=7)
   return figure
 
 

@@ -449,6 +449,9 @@ def solve(gram, rank_part, targets, ridge, settings, begin=None, path=None, watc
   Returns:
     (alpha, history): float32 (classes, padded) and a record of every iteration, the last
     with the residual computed anew. Its residual says whether the tolerance was reached.
+
+  Raises:
+    BadInput: when no finite solution comes out, as of a singular system.
   """
   layout, started = gram.layout, time.monotonic()
   state, history = load(path)
@@ -463,6 +466,12 @@ def solve(gram, rank_part, targets, ridge, settings, begin=None, path=None, watc
   while not finished(history, settings):
     state, record = iterate(*common, state, ridge, layout)
     record = {name: np.asarray(value).tolist() for name, value in record.items()}
+    if not math.isfinite(record['residual']):
+      raise BadInput(
+        f'Conjugate gradients broke down at ridge {ridge:g}: an example is there twice '
+        'with different labels, or there are fewer features than examples; drop copies or '
+        'give a ridge above 0.'
+      )
     history.append(record)
     if finished(history, settings):  # if it is true; else this goes on from here
       state = start(*common, state.alpha, ridge, layout)

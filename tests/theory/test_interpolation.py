@@ -120,6 +120,15 @@ def test_conjugate_gradients_agree_with_cholesky(data, ridge):
   assert in_all == pytest.approx(squares.sum() ** 0.5, rel=1e-3)
 
 
+def test_a_system_without_a_solution_is_refused(data, tmp_path):
+  """Five linear features cannot fit 37 examples."""
+  gram, low_rank = make(data, bandwidth=None)
+  file = tmp_path / 'state.npz'
+  for _ in range(2):  # what is saved does not pass for a solution
+    with pytest.raises(BadInput, match='a ridge above 0'):
+      interpolation.solve(gram, low_rank, data[2], 0.0, SETTINGS, path=file)
+
+
 def test_condition_numbers_are_bounded_from_below(data):
   train, _, targets = data
   gram, low_rank = make(data)
