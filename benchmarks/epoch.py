@@ -82,7 +82,7 @@ def plain_loop(config, dataset):
     return nn.max_pool(x, (3, 3), (2, 2), padding)
 
   model = models.create(config.model, dataset.num_classes)
-  transformation = sgd.optimizer(config)
+  transformation = sgd.optimizer(config, sgd.rates(config))
   crop_shape = preprocess.crop_shape(*dataset.x_train.shape[1:3])
   key = jax.random.key(0)
   steps = len(dataset.y_train) // config.batch_size

@@ -287,7 +287,7 @@ def programs(config, dataset):
   dropout_rate = config.regularization.dropout_rate
   dtype = jnp.dtype(config.precision)
   model = models.create(fields, dataset.num_classes, dropout_rate, dtype)
-  transformation = sgd.optimizer(config)
+  transformation = sgd.optimizer(config, sgd.rates(config))
   key = jax.eval_shape(lambda: jax.random.key(0))
   state = jax.eval_shape(
     sgd.make_initialise(

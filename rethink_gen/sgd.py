@@ -13,7 +13,6 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from rethink_gen.data import preprocess
 from rethink_gen.models import layers
 
 # One stream of keys a purpose. A stream's number is part of the results.
@@ -32,21 +31,38 @@ class State(NamedTuple):
   correct: jax.Array  # int32 (steps per epoch,), examples classified right in it
 
 
+class Rates(NamedTuple):
+  """The numbers in which runs of one compiled program may differ."""
+
+  learning_rate: float | jax.Array
+  weight_decay: float | jax.Array
+
+
 def mesh():
   """All devices in one row, along which batches are split."""
   return jax.sharding.Mesh(np.array(jax.devices()), ('data',))
 
 
-def optimizer(config):
+def rates(config):
+  """The Rates of a config."""
+  return Rates(config.optimizer.learning_rate, config.regularization.weight_decay)
+
+
+def optimizer(config, rates):
   """Momentum SGD; the learning rate falls by a factor every so many steps.
 
-  Over the warm-up it first rises linearly, as large batches want (arXiv:1706.02677).
+  Over the warm-up it first rises linearly, as large batches want (arXiv:1706.02677); the
+  steps of the warm-up count towards the fall too.
 
   The penalty weight_decay/2 * |w|^2 acts through its gradient, before momentum, on kernels
   alone: biases and batch normalization's offsets are free of it.
+
+  Args:
+    config: what is compiled in: momentum, the fall, the warm-up.
+    rates: the learning rate and the weight decay, which may be traced.
   """
   decay = optax.exponential_decay(
-    config.optimizer.learning_rate,
+    rates.learning_rate,
     config.optimizer.decay_every_steps,
     config.optimizer.decay_factor,
     staircase=True,
@@ -57,7 +73,7 @@ def optimizer(config):
     return decay(count) * jnp.minimum((count + 1) / warmup, 1.0)
 
   return optax.chain(
-    optax.add_decayed_weights(config.regularization.weight_decay, mask=_is_kernel),
+    optax.add_decayed_weights(rates.weight_decay, mask=_is_kernel),
     optax.sgd(schedule, config.optimizer.momentum),
   )
 
@@ -160,19 +176,32 @@ def on_each_device(differentiate):
   )
 
 
-def make_epoch(model, transformation, crop_shape, regularization, batch_size):
-  """The compiled function epoch(state, stop, images, labels, key) -> State.
+def make_epoch(model, optimizer, prepare, batch_size):
+  """The compiled function epoch(state, stop, images, labels, key, rates) -> State.
 
   It trains up to step `stop`, which must not lie beyond the end of the epoch that
   `state.step` is in: the whole of it in one call, or in several with the same result. The
   epoch's order of examples follows from the key and the epoch's number; the examples left
   over after the last whole batch sit this epoch out. The state's memory is reused.
+
+  Args:
+    model: a linen module.
+    optimizer: a function of the Rates that gives the optax transformation.
+    prepare: prepare(images, key) gives the network's inputs in training.
+    batch_size: examples.
   """
   split = NamedSharding(mesh(), PartitionSpec('data'))
   replicated = NamedSharding(mesh(), PartitionSpec())
+  epoch = epoch_function(model, optimizer, prepare, batch_size, split)
+  return jax.jit(epoch, donate_argnums=0, out_shardings=replicated)
 
-  def epoch(state, stop, images, labels, key):
+
+def epoch_function(model, optimizer, prepare, batch_size, split):
+  """What `make_epoch` compiles; `split` is how a batch lies on the devices, or None."""
+
+  def epoch(state, stop, images, labels, key, rates):
     steps = len(state.losses)
+    transformation = optimizer(rates)
     order_key, augmentation_key, dropout_key = (
       jax.random.fold_in(key, stream) for stream in (ORDER, AUGMENTATION, DROPOUT)
     )
@@ -182,28 +211,33 @@ def make_epoch(model, transformation, crop_shape, regularization, batch_size):
     def step(state):
       first = state.step % steps * batch_size
       chosen = jax.lax.dynamic_slice_in_dim(order, first, batch_size)
-      chosen = jax.lax.with_sharding_constraint(chosen, split)
-      inputs = preprocess.preprocess(
-        images[chosen],
-        crop_shape,
-        regularization,
-        jax.random.fold_in(augmentation_key, state.step),
-      )
+      chosen = _constrain(chosen, split)
+      inputs = prepare(images[chosen], jax.random.fold_in(augmentation_key, state.step))
       key = jax.random.fold_in(dropout_key, state.step)
       return train_step(model, transformation, state, inputs, labels[chosen], key)
 
     return jax.lax.while_loop(lambda state: state.step < stop, step, state)
 
-  return jax.jit(epoch, donate_argnums=0, out_shardings=replicated)
+  return epoch
 
 
-def make_evaluate(model, crop_shape, batch_size):
+def _constrain(indices, split):
+  return indices if split is None else jax.lax.with_sharding_constraint(indices, split)
+
+
+def make_evaluate(model, prepare, batch_size):
   """The compiled function evaluate(state, images, labels) -> (mean loss, number right).
 
   Over every example once, without augmentation or dropout and with batch normalization's
   running statistics. The last batch is filled up with examples that do not count.
+  prepare(images) gives the network's inputs.
   """
   split = NamedSharding(mesh(), PartitionSpec('data'))
+  return jax.jit(evaluate_function(model, prepare, batch_size, split))
+
+
+def evaluate_function(model, prepare, batch_size, split):
+  """What `make_evaluate` compiles; `split` is how a batch lies on the devices, or None."""
 
   def evaluate(state, images, labels):
     count = len(labels)
@@ -212,11 +246,10 @@ def make_evaluate(model, crop_shape, batch_size):
     def add_batch(number, totals):
       loss_sum, correct = totals
       indices = number * batch_size + jnp.arange(batch_size)
-      indices = jax.lax.with_sharding_constraint(indices, split)
+      indices = _constrain(indices, split)
       counts = indices < count
       chosen = jnp.minimum(indices, count - 1)
-      inputs = preprocess.preprocess(images[chosen], crop_shape)
-      logits = model.apply(variables, inputs, train=False)
+      logits = model.apply(variables, prepare(images[chosen]), train=False)
       losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels[chosen])
       right = (logits.argmax(-1) == labels[chosen]) & counts
       return loss_sum + jnp.where(counts, losses, 0).sum(), correct + right.sum()
@@ -225,4 +258,4 @@ def make_evaluate(model, crop_shape, batch_size):
     totals = jax.lax.fori_loop(0, batches, add_batch, (0.0, 0))
     return totals[0] / count, totals[1]
 
-  return jax.jit(evaluate)
+  return evaluate

@@ -19,7 +19,7 @@ from rethink_gen.data import preprocess, streaming
 
 # The fields of a config that the compiled functions depend on.
 PROGRAM = ('model', 'optimizer', 'precision')
-REGULARIZATION = ('weight_decay', 'dropout_rate')  # the distortions are the host's
+REGULARIZATION = ('dropout_rate',)  # the distortions are the host's
 
 
 def build(config, source):
@@ -27,7 +27,8 @@ def build(config, source):
 
   evaluate(state) also gives the top-5 accuracies of both splits.
   """
-  fields = {field: config[field] for field in PROGRAM}
+  fields = {field: config.to_dict()[field] for field in PROGRAM}
+  del fields['optimizer']['learning_rate']  # given to each call, as the weight decay
   fields['regularization'] = {name: config.regularization[name] for name in REGULARIZATION}
   initialise, step, add_batch = programs(
     config_dict.FrozenConfigDict(fields),
@@ -45,7 +46,7 @@ def build(config, source):
     if position != first:
       batches = streaming.train_batches(source, config, first, *host)
     for _ in range(stop - first):
-      state = step(state, *on_devices(next(batches)), key)
+      state = step(state, *on_devices(next(batches)), key, sgd.rates(config))
     position = stop
     return state
 
@@ -67,12 +68,14 @@ def build(config, source):
 def programs(config, image_shape, num_classes, steps_per_epoch):
   """(initialise, step, add_batch), compiled once for many runs.
 
-  step(state, images (b, s, s, 3), labels (b,), key) is one gradient step. add_batch(totals,
-  state, images, labels, counts (b,)) adds a batch's losses, and how many of its examples
-  are right at the first guess and within five: float32 (3,), exact up to 2^24.
+  step(state, images (b, s, s, 3), labels (b,), key, rates) is one gradient step.
+  add_batch(totals, state, images, labels, counts (b,)) adds a batch's losses, and how many
+  of its examples are right at the first guess and within five: float32 (3,), exact up to
+  2^24.
 
   Args:
-    config: the fields of PROGRAM and, of the regularization, of REGULARIZATION, frozen.
+    config: the fields of PROGRAM, less the learning rate, and of the regularization those
+      of REGULARIZATION, frozen.
     image_shape: (s, s, 3).
     num_classes, steps_per_epoch: of the data set.
   """
@@ -82,11 +85,11 @@ def programs(config, image_shape, num_classes, steps_per_epoch):
     config.regularization.dropout_rate,
     jnp.dtype(config.precision),
   )
-  transformation = sgd.optimizer(config)
 
-  def step(state, images, labels, key):
+  def step(state, images, labels, key, rates):
     key = jax.random.fold_in(jax.random.fold_in(key, sgd.DROPOUT), state.step)
     inputs = preprocess.scale(images)
+    transformation = sgd.optimizer(config, rates)
     return sgd.train_step(model, transformation, state, inputs, labels, key)
 
   def add_batch(totals, state, images, labels, counts):
@@ -102,6 +105,7 @@ def programs(config, image_shape, num_classes, steps_per_epoch):
     return totals + jnp.where(counts, each, 0).sum(1)
 
   replicated = NamedSharding(sgd.mesh(), PartitionSpec())
+  transformation = sgd.optimizer(config, sgd.Rates(0, 0))
   return (
     sgd.make_initialise(model, transformation, image_shape, steps_per_epoch),
     jax.jit(step, donate_argnums=0, out_shardings=replicated),

@@ -11,6 +11,7 @@ import signal
 import statistics
 import threading
 import time
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -64,8 +65,7 @@ def run(config, workdir, progress=metrics.progress):
   dataset, labels_changed = distributed.together(lambda: load(config))
   with contextlib.ExitStack() as stack:
     distributed.on_first(lambda: occupy(config, workdir, stack))
-    stack.enter_context(matmul_precision(config))
-    state, records, status = fit(config, dataset, workdir, started, progress)
+    state, records, status = learn(config, dataset, workdir, started, progress)
     summary = summarize(config, dataset, labels_changed, state, records, status)
     if distributed.is_first():
       metrics.write_json(workdir / 'summary.json', summary)
@@ -221,29 +221,27 @@ def build(config, dataset):
     return streamed.build(config, dataset)
   train_split = put(config, dataset.x_train, dataset.y_train)
   test_split = put(config, dataset.x_test, dataset.y_test)
-  initialise, epoch, evaluate_split = programs(
-    config_dict.FrozenConfigDict({field: config[field] for field in PROGRAM}),
-    dataset.x_train.shape[1:],
-    dataset.num_classes,
-    steps_per_epoch=len(dataset.y_train) // config.batch_size,
-    crop_size=config.dataset.crop_size,
-  )
+  initialise, epoch, evaluate_split = programs(*program(config, dataset))
   key = jax.random.key(config.seed)
 
   def train_to(state, step):
-    return epoch(state, step, *train_split, key)
+    return epoch(state, step, *train_split, key, sgd.rates(config))
 
   def evaluate(state):
-    train_loss, train_right = evaluate_split(state, *train_split)
-    test_loss, test_right = evaluate_split(state, *test_split)
-    return {
-      'train_loss': float(train_loss),
-      'train_accuracy': int(train_right) / len(dataset.y_train),
-      'test_loss': float(test_loss),
-      'test_accuracy': int(test_right) / len(dataset.y_test),
-    }
+    train = evaluate_split(state, *train_split)
+    return measures(dataset, train, evaluate_split(state, *test_split))
 
   return initialise(key), train_to, evaluate
+
+
+def measures(dataset, train, test):
+  """What a record says of both splits, each given as (mean loss, number right)."""
+  return {
+    'train_loss': float(train[0]),
+    'train_accuracy': int(train[1]) / len(dataset.y_train),
+    'test_loss': float(test[0]),
+    'test_accuracy': int(test[1]) / len(dataset.y_test),
+  }
 
 
 def put(config, images, labels):
@@ -260,16 +258,46 @@ def put(config, images, labels):
   return distributed.put(images, mesh, spec), distributed.put(labels, mesh, PartitionSpec())
 
 
+def program(config, dataset):
+  """What the compiled functions depend on, as the arguments of `programs`.
+
+  The Rates are not among it: they are given to each call.
+  """
+  fields = {field: config.to_dict()[field] for field in PROGRAM}
+  del fields['optimizer']['learning_rate'], fields['regularization']['weight_decay']
+  return (
+    config_dict.FrozenConfigDict(fields),
+    dataset.x_train.shape[1:],
+    dataset.num_classes,
+    len(dataset.y_train) // config.batch_size,
+    config.dataset.crop_size,
+  )
+
+
 @functools.lru_cache(maxsize=4)
 def programs(config, image_shape, num_classes, steps_per_epoch, crop_size):
   """(initialise, epoch, evaluate), as `sgd` makes them: compiled once for many runs.
 
-  Runs in one process that differ in data, corruption, seed or length alone share them.
+  Runs in one process that differ in data, corruption, seed, Rates or length alone share
+  them. The arguments are those that `ingredients` takes.
+  """
+  model, optimizer, prepare, shape = ingredients(
+    config, image_shape, num_classes, crop_size
+  )
+  return (
+    sgd.make_initialise(model, optimizer(sgd.Rates(0, 0)), shape, steps_per_epoch),
+    sgd.make_epoch(model, optimizer, prepare, config.batch_size),
+    sgd.make_evaluate(model, prepare, evaluation_batch(config)),
+  )
+
+
+def ingredients(config, image_shape, num_classes, crop_size):
+  """(model, optimizer, prepare, input shape) that the functions of `sgd` are made of.
 
   Args:
-    config: the fields of PROGRAM, frozen.
+    config: the fields of PROGRAM, less the Rates, frozen.
     image_shape: (h, w, c) as stored, before the crop.
-    num_classes, steps_per_epoch, crop_size: as of the data set and its config.
+    num_classes, crop_size: as of the data set and its config.
   """
   *height_width, channels = image_shape
   crop_shape = preprocess.crop_shape(*height_width, crop_size)
@@ -277,37 +305,69 @@ def programs(config, image_shape, num_classes, steps_per_epoch, crop_size):
   model = models.create(
     config.model, num_classes, dropout_rate, jnp.dtype(config.precision)
   )
-  transformation = sgd.optimizer(config)
-  batches = -(-EVALUATION_BATCH // config.batch_size)
-  return (
-    sgd.make_initialise(model, transformation, (*crop_shape, channels), steps_per_epoch),
-    sgd.make_epoch(
-      model, transformation, crop_shape, config.regularization, config.batch_size
-    ),
-    sgd.make_evaluate(model, crop_shape, batches * config.batch_size),
-  )
+
+  def prepare(images, key=None):
+    random = None if key is None else config.regularization
+    return preprocess.preprocess(images, crop_shape, random, key)
+
+  optimizer = functools.partial(sgd.optimizer, config)
+  return model, optimizer, prepare, (*crop_shape, channels)
 
 
-def fit(config, dataset, workdir, started, progress):
+def evaluation_batch(config):
+  return -(-EVALUATION_BATCH // config.batch_size) * config.batch_size
+
+
+class Request(NamedTuple):
+  """What the loop of a run asks of those who have the compiled functions."""
+
+  state: sgd.State  # given away: the answer is what the loop goes on with
+  stop: int | None  # train up to this step, or less far; None: evaluate
+
+
+def learn(config, dataset, workdir, started, progress):
+  """Trains on a Dataset that is in memory, or a streaming.Source.
+
+  The arguments and what is returned are those of `fit`, but for the dataset: already
+  corrupted and cut.
+  """
+  with stop_signals() as received, matmul_precision(config):
+    state, train_to, evaluate = build(config, dataset)
+    loop = fit(config, state, workdir, started, progress, received)
+    with contextlib.closing(loop):
+      answer = None
+      while True:
+        try:
+          state, stop = loop.send(answer)
+        except StopIteration as end:
+          return end.value
+        answer = evaluate(state) if stop is None else train_to(state, stop)
+
+
+def fit(config, state, workdir, started, progress, received):
   """The loop: restore, then train an epoch, evaluate and save, until done.
+
+  A generator of Requests: so whoever answers them can train many runs at once.
 
   Args:
     config: as for `run`.
-    dataset: the Dataset to learn, already corrupted and cut.
+    state: the State before the first step.
     workdir: a folder that is there.
     started: time.monotonic() from which the records count their seconds.
     progress: as for `run`.
+    received: the list of signals that `stop_signals` yields.
+
+  Yields:
+    Requests, each answered by a State, or by the dict that an evaluation gives.
 
   Returns:
     (state, records, status): the last State, the evaluations from the first on, and
     'complete' or 'diverged'.
   """
-  state, train_to, evaluate = build(config, dataset)
   steps_per_epoch = len(state.losses)
   last_step = steps_per_epoch * config.num_epochs
   first = distributed.is_first()
   with contextlib.ExitStack() as stack:
-    received = stack.enter_context(stop_signals())
     manager = stack.enter_context(checkpoint.open_manager(workdir))
     state = checkpoint.restore(manager, state)
     step = int(state.step)
@@ -321,7 +381,7 @@ def fit(config, dataset, workdir, started, progress):
     if step:
       say(f'Going on from step {step:,} of {last_step:,}.')
 
-    state = train_to(state, step)  # compiles, and takes no step
+    state = yield Request(state, step)  # compiles, and takes no step
     seconds_per_step = math.inf
     while True:
       epoch, rest = divmod(step, steps_per_epoch)
@@ -332,7 +392,7 @@ def fit(config, dataset, workdir, started, progress):
       # A run stopped between an epoch and its evaluation makes up for it here.
       recorded = bool(records) and records[-1]['step'] == step
       if epoch_ended and not recorded and is_due(config, epoch, accuracy):
-        record = {'step': step, 'epoch': epoch} | evaluate(state)
+        record = {'step': step, 'epoch': epoch} | (yield Request(state, None))
         if not math.isfinite(record['train_loss']):
           return state, records, 'diverged'
         record |= {
@@ -354,8 +414,8 @@ def fit(config, dataset, workdir, started, progress):
         return state, records, 'complete'
       if stopping:
         raise Interrupted(stopping)
-      state, seconds_per_step = train_epoch(
-        config, train_to, state, seconds_per_step, update, received
+      state, seconds_per_step = yield from train_epoch(
+        config, state, seconds_per_step, update, received
       )
       before, step = step, int(state.step)
       losses[before:step] = np.asarray(state.losses)[rest : rest + step - before]
@@ -371,10 +431,10 @@ def resume_losses(workdir, step, last_step):
   return losses
 
 
-def train_epoch(config, train_to, state, seconds_per_step, update, received):
+def train_epoch(config, state, seconds_per_step, update, received):
   """On to the end of the epoch, or until a signal is received or the loss is not finite.
 
-  In calls of about SECONDS_PER_CALL: the first, of unknown speed, is a single step.
+  In requests of about SECONDS_PER_CALL: the first, of unknown speed, is a single step.
   Returns the State and the seconds that a step of this epoch took.
   """
   steps_per_epoch = len(state.losses)
@@ -388,8 +448,8 @@ def train_epoch(config, train_to, state, seconds_per_step, update, received):
     steps, stopping = distributed.agree(steps, received)
     if stopping:
       break
-    step = min(end, step + steps)
-    state = train_to(state, step)
+    state = yield Request(state, min(end, step + steps))
+    step = int(state.step)
     loss, accuracy = running(config, state)
     seconds_per_step = (time.monotonic() - started) / (step - first)
     update(step, epoch, loss, accuracy)

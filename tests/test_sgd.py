@@ -1,3 +1,4 @@
+import functools
 import os
 import pathlib
 import subprocess
@@ -19,7 +20,7 @@ KEY = jax.random.key(7)
 
 
 def make(num_examples=70, **changes):
-  """(config, model, transformation, state, images, labels) of a small problem."""
+  """(config, model, state, images, labels) of a small problem."""
   config = config_lib.default()
   config.update_from_flattened_dict(
     {
@@ -34,16 +35,25 @@ def make(num_examples=70, **changes):
   images = jnp.array(rng.integers(0, 256, (num_examples, 8, 8, 1), np.uint8))
   labels = jnp.array(rng.integers(0, 5, num_examples, np.int32))
   model = models.create(config.model, 5, config.regularization.dropout_rate)
-  transformation = sgd.optimizer(config)
+  transformation = sgd.optimizer(config, sgd.rates(config))
   steps = num_examples // config.batch_size
   state = sgd.make_initialise(model, transformation, (7, 7, 1), steps)(KEY)
-  return config, model, transformation, state, images, labels
+  return config, model, state, images, labels
 
 
-def make_epoch(config, model, transformation):
-  return sgd.make_epoch(
-    model, transformation, (7, 7), config.regularization, config.batch_size
-  )
+def prepare(images):
+  return preprocess.preprocess(images, (7, 7))
+
+
+def make_epoch(config, model):
+  """The compiled epoch(state, stop, images, labels, key) of a config."""
+
+  def prepare(images, key):
+    return preprocess.preprocess(images, (7, 7), config.regularization, key)
+
+  optimizer = functools.partial(sgd.optimizer, config)
+  epoch = sgd.make_epoch(model, optimizer, prepare, config.batch_size)
+  return functools.partial(epoch, rates=sgd.rates(config))
 
 
 def copy(state):
@@ -53,7 +63,7 @@ def copy(state):
 def test_an_epoch_is_momentum_sgd_written_out():
   """Against the formula, in NumPy but for the gradient of the loss."""
   weight_decay = 0.01
-  config, model, transformation, state, images, labels = make(
+  config, model, state, images, labels = make(
     **{'regularization.weight_decay': weight_decay}
   )
   params = state.params
@@ -61,7 +71,7 @@ def test_an_epoch_is_momentum_sgd_written_out():
   losses = []
   order_key = jax.random.fold_in(jax.random.fold_in(KEY, sgd.ORDER), 0)
   order = jax.random.permutation(order_key, 70)
-  inputs = preprocess.preprocess(images, (7, 7))
+  inputs = prepare(images)
 
   def loss_of(params, chosen):
     logits = model.apply({'params': params}, inputs[chosen], train=False)
@@ -78,7 +88,7 @@ def test_an_epoch_is_momentum_sgd_written_out():
     rate = 0.1 * 0.95 ** (step // 3)
     params = jax.tree.map(lambda p, v, rate=rate: p - rate * v, params, velocity)
 
-  ours = make_epoch(config, model, transformation)(copy(state), 4, images, labels, KEY)
+  ours = make_epoch(config, model)(copy(state), 4, images, labels, KEY)
   np.testing.assert_allclose(ours.losses, losses, rtol=1e-5)
   for a, b in zip(jax.tree.leaves(ours.params), jax.tree.leaves(params), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
@@ -88,10 +98,10 @@ def test_an_epoch_is_momentum_sgd_written_out():
   'augmentation', [{}, {'random_crop': True, 'random_flip': True, 'dropout_rate': 0.3}]
 )
 def test_an_epoch_in_several_calls_is_bit_identical(augmentation):
-  config, model, transformation, state, images, labels = make(
+  config, model, state, images, labels = make(
     **{f'regularization.{name}': value for name, value in augmentation.items()}
   )
-  epoch = make_epoch(config, model, transformation)
+  epoch = make_epoch(config, model)
   once = epoch(copy(state), 4, images, labels, KEY)
   for stop in (0, 1, 1, 3, 4):
     state = epoch(state, stop, images, labels, KEY)
@@ -100,10 +110,10 @@ def test_an_epoch_in_several_calls_is_bit_identical(augmentation):
 
 
 def test_epochs_differ_in_order_and_augmentation_and_keys_in_both():
-  config, model, transformation, state, images, labels = make(
+  config, model, state, images, labels = make(
     **{'optimizer.learning_rate': 1e-9, 'regularization.random_crop': True}
   )
-  epoch = make_epoch(config, model, transformation)
+  epoch = make_epoch(config, model)
   first = epoch(copy(state), 4, images, labels, KEY)
   other = epoch(copy(state), 4, images, labels, jax.random.key(8))
   second = epoch(copy(first), 8, images, labels, KEY)
@@ -113,33 +123,29 @@ def test_epochs_differ_in_order_and_augmentation_and_keys_in_both():
 
 def test_an_epoch_shows_each_example_once():
   """Ten examples with a wrong label count as wrong, once each, and all others as right."""
-  config, model, transformation, state, images, _ = make(
+  config, model, state, images, _ = make(
     num_examples=64, **{'optimizer.learning_rate': 1e-9}
   )
-  logits = model.apply(
-    {'params': state.params}, preprocess.preprocess(images, (7, 7)), train=False
-  )
+  logits = model.apply({'params': state.params}, prepare(images), train=False)
   labels = logits.argmax(-1)
   labels = labels.at[:10].set((labels[:10] + 1) % 5)  # wrong for ten examples
-  ours = make_epoch(config, model, transformation)(state, 4, images, labels, KEY)
+  ours = make_epoch(config, model)(state, 4, images, labels, KEY)
   assert ours.correct.sum() == 54
 
 
 def test_the_state_is_donated():
-  config, model, transformation, state, images, labels = make()
-  make_epoch(config, model, transformation)(state, 1, images, labels, KEY)
+  config, model, state, images, labels = make()
+  make_epoch(config, model)(state, 1, images, labels, KEY)
   assert state.params['Dense_0']['kernel'].is_deleted()
 
 
 @pytest.mark.parametrize('count', [1, 32, 33, 70])
 def test_evaluation_counts_every_example_once(count):
   """With the last batch partial, whole, or larger than the data."""
-  _, model, _, state, images, labels = make()
+  _, model, state, images, labels = make()
   images, labels = images[:count], labels[:count]
-  loss, right = sgd.make_evaluate(model, (7, 7), 32)(state, images, labels)
-  logits = model.apply(
-    {'params': state.params}, preprocess.preprocess(images, (7, 7)), train=False
-  )
+  loss, right = sgd.make_evaluate(model, prepare, 32)(state, images, labels)
+  logits = model.apply({'params': state.params}, prepare(images), train=False)
   expected = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
   np.testing.assert_allclose(loss, expected, rtol=1e-5)
   assert right == (logits.argmax(-1) == labels).sum()
@@ -150,7 +156,7 @@ def test_weight_decay_is_on_kernels_alone():
   config.regularization.weight_decay = 0.5
   config.optimizer.learning_rate = 1.0
   params = {'a': {'kernel': jnp.ones(2), 'bias': jnp.ones(2)}, 'bn': {'bias': jnp.ones(2)}}
-  transformation = sgd.optimizer(config)
+  transformation = sgd.optimizer(config, sgd.rates(config))
   no_gradient = jax.tree.map(jnp.zeros_like, params)
   updates, _ = transformation.update(no_gradient, transformation.init(params), params)
   np.testing.assert_array_equal(updates['a']['kernel'], -0.5)
@@ -169,7 +175,7 @@ def test_the_learning_rate_rises_over_the_warmup_then_falls():
       'optimizer.decay_factor': 0.5,
     }
   )
-  transformation = sgd.optimizer(config)
+  transformation = sgd.optimizer(config, sgd.rates(config))
   params = {'kernel': jnp.zeros(())}
   opt_state, rates = transformation.init(params), []
   for _ in range(8):
@@ -191,8 +197,8 @@ class TwoHeads(nn.Module):
 
 def test_an_auxiliary_head_is_minimized_with_its_weight_and_not_reported():
   model = TwoHeads()
-  config, _, _, _, images, labels = make(**{'optimizer.learning_rate': 1.0})
-  transformation = sgd.optimizer(config)
+  config, _, _, images, labels = make(**{'optimizer.learning_rate': 1.0})
+  transformation = sgd.optimizer(config, sgd.rates(config))
   state = sgd.make_initialise(model, transformation, (8, 8, 1), 1)(KEY)
   inputs = preprocess.preprocess(images, (8, 8))
 
@@ -222,8 +228,8 @@ class Normalized(nn.Module):
 
 def check_batch_norm_per_device():
   """A step on all devices is the mean of the steps on each one's part of the batch."""
-  config, _, _, _, images, labels = make(64)
-  model, transformation = Normalized(), sgd.optimizer(config)
+  config, _, _, images, labels = make(64)
+  model, transformation = Normalized(), sgd.optimizer(config, sgd.rates(config))
   inputs = preprocess.preprocess(images, (8, 8))
   state = sgd.make_initialise(model, transformation, (8, 8, 1), 1)(KEY)
   step = jax.jit(sgd.train_step, static_argnums=(0, 1))

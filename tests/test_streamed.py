@@ -96,7 +96,7 @@ def test_a_stopped_streamed_run_goes_on_at_the_next_example(
   calls = 0
   train_epoch = train.train_epoch
 
-  def stopping(config, train_to, state, pace, update, received):
+  def stopping(config, state, pace, update, received):
     def count(step, *shown):
       nonlocal calls
       calls += 1
@@ -104,7 +104,7 @@ def test_a_stopped_streamed_run_goes_on_at_the_next_example(
         received.append(15)
       update(step, *shown)
 
-    return train_epoch(config, train_to, state, pace, count, received)
+    return train_epoch(config, state, pace, count, received)
 
   monkeypatch.setattr(train, 'train_epoch', stopping)
   for _ in range(2):

@@ -76,7 +76,7 @@ def test_a_stopped_run_goes_on_to_the_same_figures(
   calls = 0
   train_epoch = train.train_epoch
 
-  def stopping(config, train_to, state, pace, update, received):
+  def stopping(config, state, pace, update, received):
     def count(step, *shown):
       nonlocal calls
       calls += 1
@@ -84,7 +84,7 @@ def test_a_stopped_run_goes_on_to_the_same_figures(
         received.append(15)
       update(step, *shown)
 
-    return train_epoch(config, train_to, state, pace, count, received)
+    return train_epoch(config, state, pace, count, received)
 
   monkeypatch.setattr(train, 'train_epoch', stopping)
   interruptions = 0

@@ -64,9 +64,8 @@ def train_network(config, dataset, folder):
   with train.only_writer(workdir):
     metrics.write_json(workdir / 'config.json', config.to_dict())
     initial = jax.device_get(train.build(config, dataset)[0].params)
-    with train.matmul_precision(config):
-      started = time.monotonic()
-      state, _, status = train.fit(config, dataset, workdir, started, metrics.silence)
+    started = time.monotonic()
+    state, _, status = train.learn(config, dataset, workdir, started, metrics.silence)
   if status == 'diverged':
     raise BadInput(
       f'Training diverged at step {int(state.step):,}; take a smaller '
