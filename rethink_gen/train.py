@@ -171,7 +171,16 @@ def load(config):
     source = streaming.open(config)
     check_batch(config, source.num_train)
     return source, None
-  original = sources.load(config.dataset.name, config.dataset.data_dir, config.dataset.path)
+  return corrupt(config, load_original(config))
+
+
+def load_original(config):
+  """The Dataset a config names, before its corruption and whole."""
+  return sources.load(config.dataset.name, config.dataset.data_dir, config.dataset.path)
+
+
+def corrupt(config, original):
+  """(Dataset, share of labels changed): what the config makes of the data set."""
   for field, kind, available in (
     ('num_train', 'training', len(original.y_train)),
     ('num_test', 'test', len(original.y_test)),
@@ -228,19 +237,19 @@ def build(config, dataset):
     return epoch(state, step, *train_split, key, sgd.rates(config))
 
   def evaluate(state):
-    train = evaluate_split(state, *train_split)
-    return measures(dataset, train, evaluate_split(state, *test_split))
+    totals = evaluate_split(state, *train_split), evaluate_split(state, *test_split)
+    return measures(*totals, dataset.num_train, dataset.num_test)
 
   return initialise(key), train_to, evaluate
 
 
-def measures(dataset, train, test):
+def measures(train, test, num_train, num_test):
   """What a record says of both splits, each given as (mean loss, number right)."""
   return {
     'train_loss': float(train[0]),
-    'train_accuracy': int(train[1]) / len(dataset.y_train),
+    'train_accuracy': int(train[1]) / num_train,
     'test_loss': float(test[0]),
-    'test_accuracy': int(test[1]) / len(dataset.y_test),
+    'test_accuracy': int(test[1]) / num_test,
   }
 
 
@@ -457,12 +466,15 @@ def train_epoch(config, state, seconds_per_step, update, received):
 
 
 def running(config, state):
-  """Mean loss and accuracy over the batches of the epoch so far, as they were trained."""
+  """Mean loss and accuracy over the batches of the epoch so far, as they were trained.
+
+  Of a stacked state (of `together`) over its runs too.
+  """
   count = (int(state.step) - 1) % len(state.losses) + 1
   losses, correct = jax.device_get((state.losses, state.correct))
   return (
-    float(losses[:count].mean()),
-    float(correct[:count].mean() / config.batch_size),
+    float(losses[..., :count].mean()),
+    float(correct[..., :count].mean() / config.batch_size),
   )
 
 
