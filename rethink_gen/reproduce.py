@@ -46,6 +46,13 @@ ROWS = flags.DEFINE_list(
   'rows', None, "Rows to take, by name, such as 'mlp_*,alexnet'; all by default."
 )
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Only list what would run, and its cost.')
+RUNS_AT_ONCE = flags.DEFINE_integer(
+  'runs_at_once',
+  None,
+  'How many runs of one model to train in one program; by default 16 MLPs on an '
+  'accelerator, and each by itself elsewhere.',
+  lower_bound=1,
+)
 SHARD = flags.DEFINE_string('shard', None, 'i/n: only run the i-th of n parts of the grid.')
 COLLECT = flags.DEFINE_bool('collect', False, 'Only draw, from the runs that are finished.')
 
@@ -74,7 +81,7 @@ def reproduce(workdir):
     return
   if not COLLECT.value:
     grid.check(jobs)
-    grid.run_all(jobs)
+    grid.run_all(jobs, RUNS_AT_ONCE.value)
   if SHARD.value:
     print('This part is finished; --collect draws when all are.')
     return

@@ -87,8 +87,12 @@ def check(jobs):
     job.kind.check(job, folder)
 
 
-def run_all(jobs):
+def run_all(jobs, runs_at_once=None):
   """Runs what is missing, a line for each; a run that diverges does not stop the rest.
+
+  Args:
+    jobs: {folder: Job}, as `make_jobs` gives them.
+    runs_at_once: how many train together at most, where they can; None: as pays.
 
   Raises:
     BadInput, train.Interrupted, OSError: as the runs do.
@@ -97,27 +101,51 @@ def run_all(jobs):
   if seconds:
     print(f'{len(seconds)} of {len(jobs)} runs are finished already.', flush=True)
   width = len(str(len(jobs)))
-  for number, (folder, job) in enumerate(jobs.items(), 1):
-    if folder in seconds:
-      continue
-    title = f'{number:>{width}}/{len(jobs)}  {job.label}'
+  titles = {
+    folder: f'{number:>{width}}/{len(jobs)}  {job.label}'
+    for number, (folder, job) in enumerate(jobs.items(), 1)
+  }
+  left = {folder: job for folder, job in jobs.items() if folder not in seconds}
+  for group in make_groups(left, runs_at_once):
     started = time.monotonic()
-    summary = job.kind.run(job, folder, title)
-    seconds[folder] = summary['seconds']
-    left = seconds_left(jobs, seconds)
-    print(
-      f'{title}  {job.kind.describe(summary)}',
-      metrics.duration(time.monotonic() - started),
-      f'about {metrics.duration(left)} left' if left else 'the last run',
-      sep='  ',
-      flush=True,
-    )
+    first, job = next(iter(group.items()))
+    if len(group) == 1:
+      summaries = {first: job.kind.run(job, first, titles[first])}
+    else:
+      summaries = job.kind.run_together(group, f'{titles[first]} and {len(group) - 1} more')
+    for folder, summary in summaries.items():
+      seconds[folder] = _cost(summary)
+      rest = seconds_left(jobs, seconds)
+      print(
+        f'{titles[folder]}  {job.kind.describe(summary)}',
+        metrics.duration(time.monotonic() - started),
+        f'about {metrics.duration(rest)} left' if rest else 'the last run',
+        sep='  ',
+        flush=True,
+      )
+
+
+def make_groups(jobs, runs_at_once):
+  """[{folder: Job}, ...]: those that train together, in the order of their first."""
+  groups = {}
+  for folder, job in jobs.items():
+    key, most = job.kind.group(job, runs_at_once)
+    group = groups.setdefault(key if most > 1 else folder, [{}])
+    if len(group[-1]) == most:
+      group.append({})
+    group[-1][folder] = job
+  return [part for group in groups.values() for part in group]
+
+
+def _cost(summary):
+  """Seconds of the machine that a run has had: of runs at once, its share."""
+  return summary['seconds'] / summary.get('runs_at_once', 1)
 
 
 def _finished_seconds(jobs):
   """{folder: seconds} of the jobs that have run to their end."""
   return {
-    folder: json.loads((folder / 'summary.json').read_text())['seconds']
+    folder: _cost(json.loads((folder / 'summary.json').read_text()))
     for folder in jobs
     if (folder / 'summary.json').exists()
   }
@@ -206,7 +234,7 @@ def make_entries(artifact, rows, runs):
         'std': deviation,
         'note': row.note,
         'seeds': sorted(mine),
-        'seconds': sum(run.summary['seconds'] for run in mine.values()),
+        'seconds': sum(_cost(run.summary) for run in mine.values()),
         'device': ', '.join(sorted({run.summary['device'] for run in mine.values()})),
         'config': row.config,
         'changes': row.changes,

@@ -3,9 +3,13 @@
 import functools
 import importlib
 
+import jax
+
 from rethink_gen import config as config_lib
-from rethink_gen import metrics, train
+from rethink_gen import metrics, together, train
 from rethink_gen.data import sources
+
+RUNS_AT_ONCE = 16
 
 # Seconds a training example, all in, on two CPU cores: (data set, model). Only until the
 # folder has a finished run of the same kind, whose own pace then counts.
@@ -46,6 +50,30 @@ _load_once = functools.cache(lambda *data_set: bool(sources.load(*data_set)))
 def run(job, folder, title):
   """The summary of the run; raises what `train.run` raises."""
   return train.run(job.settings, folder, functools.partial(metrics.progress, title=title))
+
+
+def run_together(jobs, title):
+  """{folder: summary} of a group of jobs; raises what `together.run` raises."""
+  configs = {folder.absolute(): job.settings for folder, job in jobs.items()}
+  progress = functools.partial(metrics.progress, title=title)
+  summaries = together.run(configs, progress)
+  return {folder: summaries[folder.absolute()] for folder in jobs}
+
+
+def group(job, runs_at_once):
+  """(key, most): runs of one key can train together, and at most so many should.
+
+  Args:
+    job: of the grid.
+    runs_at_once: what the user asks for, or None: MLPs leave an accelerator idle, and so
+      train together there; two CPU cores are busy with one run (`benchmarks.growth`).
+  """
+  config = job.settings
+  if together.obstacle(config):
+    return None, 1
+  pays = config.model.name == 'mlp' and jax.default_backend() != 'cpu'
+  most = runs_at_once or (RUNS_AT_ONCE if pays else 1)
+  return tuple(together.shared(config).items()), most
 
 
 def describe(summary):

@@ -152,13 +152,37 @@ def test_a_grid_runs_once_and_goes_on_past_a_row_that_diverges(
   assert '4 of 4 runs are finished already' in capsys.readouterr().out
 
 
-def test_runs_that_differ_in_data_seed_or_label_noise_compile_once(tmp_path):
+def test_runs_of_one_program_can_run_at_once(tmp_path, capsys):
+  """In threes here: two seeds of three rows, and a row that is of another program."""
+  other = Row('other', 'mlp_1x512', TINY | {'model.width': 4})
+  rows = [ROWS[0], other, *ROWS[1:]]
+  jobs = grid.make_jobs(table1, rows, 2, tmp_path / 'together')
+  assert [len(group) for group in grid.make_groups(jobs, 3)] == [3, 3, 2]
+  assert [len(group) for group in grid.make_groups(jobs, None)] == 8 * [1]  # on a CPU
+  grid.run_all(jobs, 3)
+  lines = capsys.readouterr().out.splitlines()
+  assert sorted(line.split('/')[0] for line in lines) == list('12345678')
+  assert 'the last run' in lines[-1]
+  alone = grid.make_jobs(table1, rows, 2, tmp_path / 'alone')
+  grid.run_all(alone)
+  entries, expected = (
+    grid.make_entries(table1, rows, grid.collect(table1, rows, 2, tmp_path / folder))
+    for folder in ('together', 'alone')
+  )
+  for one, another in zip(entries, expected, strict=True):
+    assert one['ours'] == pytest.approx(another['ours'])
+    assert one['status'] == 'complete'
+
+
+def test_runs_that_differ_in_data_seed_label_noise_or_rates_compile_once(tmp_path):
   compiled = []
   jax.monitoring.register_event_duration_secs_listener(
     lambda event, *_, **__: compiled.append(event) if 'backend_compile' in event else None
   )
   train.programs.cache_clear()  # of what other tests compiled
-  jobs = list(grid.make_jobs(table1, ROWS, 2, tmp_path).items())
+  rates = {'optimizer.learning_rate': 0.02, 'regularization.weight_decay': 0.1}
+  rows = [*ROWS, Row('rates', 'mlp_1x512', TINY | rates)]
+  jobs = list(grid.make_jobs(table1, rows, 2, tmp_path).items())
   folder, job = jobs[0]
   train.run(job.settings, folder)
   assert compiled, 'the first run compiles, or this test sees nothing'
