@@ -23,5 +23,4 @@ def get_config(labels='random'):
   config.num_epochs = 300
   config.stop_at_train_accuracy = 1.0
   config.eval_every = 5
-  config.checkpoint_every = 50
   return config

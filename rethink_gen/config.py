@@ -14,8 +14,8 @@ MODES = (
   *('shuffled_pixels', 'random_pixels', 'gaussian'),
 )
 PRECISIONS = ('float32', 'bfloat16')
-# Fields that say where and by whom the work is done, not what comes out.
-WITHOUT_EFFECT = ('dataset.data_dir', 'dataset.workers')
+# Fields that say where, by whom and how safely the work is done, not what comes out.
+WITHOUT_EFFECT = ('dataset.data_dir', 'dataset.workers', 'checkpoint_every')
 
 
 def default():
@@ -70,7 +70,7 @@ def default():
   config.num_epochs = 100
   config.stop_at_train_accuracy = optional(float)  # fraction; None: run all epochs
   config.eval_every = 1  # epochs
-  config.checkpoint_every = 1  # epochs
+  config.checkpoint_every = optional(int)  # epochs; None: after the first in ten seconds
   config.precision = 'float32'  # of layers and gradients; weights are always float32
   return config
 

@@ -25,6 +25,7 @@ from rethink_gen.data import corruption, preprocess, sources, streaming
 from rethink_gen.errors import BadInput
 
 SECONDS_PER_CALL = 2.0  # how long the device works before it is asked how far it is
+SECONDS_PER_CHECKPOINT = 10.0  # at most so much is lost in a kill, and an epoch
 # The fields of a config that the compiled functions depend on.
 PROGRAM = ('model', 'regularization', 'optimizer', 'batch_size', 'precision')
 EVALUATION_BATCH = 1_000  # examples, filled up to whole training batches
@@ -392,19 +393,23 @@ def fit(config, state, workdir, started, progress, received):
 
     state = yield Request(state, step)  # compiles, and takes no step
     seconds_per_step = math.inf
+    saved = time.monotonic()
     while True:
       epoch, rest = divmod(step, steps_per_epoch)
       epoch_ended = step > 0 and rest == 0
       loss, accuracy = running(config, state)
-      if not math.isfinite(loss):
-        return state, records, 'diverged'
+      diverged = not math.isfinite(loss)
       # A run stopped between an epoch and its evaluation makes up for it here.
       recorded = bool(records) and records[-1]['step'] == step
-      if epoch_ended and not recorded and is_due(config, epoch, accuracy):
-        record = {'step': step, 'epoch': epoch} | (yield Request(state, None))
-        if not math.isfinite(record['train_loss']):
-          return state, records, 'diverged'
-        record |= {
+      due = not diverged and epoch_ended and is_due(config, epoch, accuracy)
+      if due and not recorded:
+        measured = yield Request(state, None)
+        diverged = not math.isfinite(measured['train_loss'])
+      if due and not recorded and not diverged:
+        record = {
+          'step': step,
+          'epoch': epoch,
+          **measured,
           'running_loss': loss,
           'running_accuracy': accuracy,
           'examples_per_second': config.batch_size / seconds_per_step,
@@ -416,9 +421,17 @@ def fit(config, state, workdir, started, progress, received):
         records.append(record)
         say(metrics.describe(record, config.num_epochs), step)
       finished = is_finished(config, records, step, last_step)
-      _, stopping = distributed.agree(0, received)
-      if stopping or finished or (epoch_ended and epoch % config.checkpoint_every == 0):
+      age = time.monotonic() - saved
+      save = epoch_ended and is_checkpoint_due(config, epoch, age)
+      save, stopping = distributed.agree(int(save), received)
+      save = save or stopping or finished
+      if first and (save or diverged):
+        metrics.write_losses(workdir, losses[:step])
+      if diverged:
+        return state, records, 'diverged'
+      if save:
         checkpoint.save(manager, state)
+        saved = time.monotonic()
       if finished:
         return state, records, 'complete'
       if stopping:
@@ -428,8 +441,6 @@ def fit(config, state, workdir, started, progress, received):
       )
       before, step = step, int(state.step)
       losses[before:step] = np.asarray(state.losses)[rest : rest + step - before]
-      if first:
-        metrics.write_losses(workdir, losses[:step])
 
 
 def resume_losses(workdir, step, last_step):
@@ -486,6 +497,13 @@ def is_due(config, epoch, running_accuracy):
     or epoch == config.num_epochs
     or (threshold is not None and running_accuracy >= threshold)
   )
+
+
+def is_checkpoint_due(config, epoch, age):
+  """Whether to save at an epoch's end, the last checkpoint being so many seconds old."""
+  if config.checkpoint_every is None:
+    return age >= SECONDS_PER_CHECKPOINT
+  return epoch % config.checkpoint_every == 0
 
 
 def is_finished(config, records, step, last_step):

@@ -98,6 +98,20 @@ def test_a_stopped_run_goes_on_to_the_same_figures(
   assert figures(tmp_path / 'stopped') == figures(tmp_path / 'whole')
 
 
+@pytest.mark.parametrize(
+  ('every', 'seconds', 'saved'),
+  [(3, 10.0, [18, 24]), (None, 0.0, [18, 24]), (None, 10.0, [24])],
+)
+def test_checkpoints_are_as_often_as_asked_or_when_the_last_is_old(
+  tmp_path, monkeypatch, every, seconds, saved
+):
+  """Of four epochs of six steps; the newest two are kept."""
+  monkeypatch.setattr(train, 'SECONDS_PER_CHECKPOINT', seconds)
+  train.run(make_config(checkpoint_every=every), tmp_path)
+  names = [path.name for path in (tmp_path / 'checkpoints').iterdir()]
+  assert sorted(int(name) for name in names if name.isdigit()) == saved
+
+
 def test_a_run_stops_at_the_training_accuracy(figures, tmp_path):
   changes = {'stop_at_train_accuracy': 0.5, 'num_epochs': 100, 'eval_every': 3}
   summary = train.run(make_config(**changes), tmp_path)

@@ -64,7 +64,6 @@ NETWORK = {
   'model.width': 512,
   'num_epochs': 100,
   'eval_every': 100,  # a network is looked at when it has ended
-  'checkpoint_every': 10,
 }
 SCALES = {
   'smoke': {
@@ -74,7 +73,6 @@ SCALES = {
     'batch_size': 32,
     'num_epochs': 4,
     'eval_every': 4,
-    'checkpoint_every': 4,
     'num_networks': 2,
   },
   'laptop': {'dataset.num_train': 2_000, 'num_networks': 5},

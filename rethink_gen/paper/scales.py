@@ -25,7 +25,6 @@ SMOKE = {
   'dataset.num_test': 96,  # as many: one compilation serves both evaluations
   'batch_size': 32,
   'num_epochs': 2,
-  'checkpoint_every': 2,
 }
 # Inception is to fit random labels in minutes: hence so few images, and batches small
 # enough that their epochs have steps. Where nothing is compared after the fit, it stops.
@@ -36,7 +35,6 @@ LAPTOP = {
     'batch_size': 16,
     'num_epochs': 120,
     'eval_every': 40,
-    'checkpoint_every': 10,
     'stop_at_train_accuracy': 1.0,
   },
   'inception': {
@@ -45,7 +43,6 @@ LAPTOP = {
     'batch_size': 32,
     'num_epochs': 40,
     'eval_every': 20,
-    'checkpoint_every': 10,
   },
   'alexnet': {
     'dataset.num_train': 256,
@@ -53,7 +50,6 @@ LAPTOP = {
     'batch_size': 64,  # at 32 its first steps leave no unit active: loss 2.29 for good
     'num_epochs': 120,
     'eval_every': 60,
-    'checkpoint_every': 10,
     'stop_at_train_accuracy': 1.0,
   },
   'mlp': {'eval_every': 20},
@@ -88,6 +84,6 @@ def noise_level(scale, config):
       'num_epochs': 250,
       'eval_every': 5,
     },
-    'mlp_1x512': {'dataset.num_train': 10_000, 'num_epochs': 200, 'checkpoint_every': 10},
+    'mlp_1x512': {'dataset.num_train': 10_000, 'num_epochs': 200},
   }
   return {'eval_every': 1} | (laptop[config] if scale == 'laptop' else {})

@@ -86,7 +86,6 @@ SCALES = {
     'batch_size': 20,
     'num_epochs': 30,
     'eval_every': 5,
-    'checkpoint_every': 10,
   },
   'full': {},
 }
