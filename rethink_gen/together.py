@@ -129,12 +129,12 @@ def learn(configs, datasets, started, progress):
     train.Interrupted: after a signal, with the state of every run saved.
   """
   config, dataset = next(iter(configs.values())), next(iter(datasets.values()))
-  arguments = train.program(config, dataset)
-  initialise, *_ = train.programs(*arguments)
-  compiled = programs(*arguments)
+  parts = train.program(config, dataset)
+  initialise, *_ = train.programs(parts)
+  compiled = programs(parts)
   everywhere = NamedSharding(sgd.mesh(), WHOLE)
   images = jax.device_put((dataset.x_train, dataset.x_test), everywhere)
-  last_step = max(each.num_epochs for each in configs.values()) * arguments[3]
+  last_step = max(each.num_epochs for each in configs.values()) * parts.steps_per_epoch
   stack, interrupted = None, None
   with contextlib.ExitStack() as exits:
     exits.enter_context(train.matmul_precision(config))
@@ -231,16 +231,16 @@ def answer(stack, requests, compiled, images):
 
 
 @functools.lru_cache(maxsize=4)
-def programs(*arguments):
-  """(epoch, evaluate) as those of `train.programs`, over a stacked State.
+def programs(parts):
+  """(epoch, evaluate) of a Program as those of `train.programs`, over a stacked State.
 
   epoch(state, stop, images, labels (r, n), keys (r,), rates of (r,)) -> stacked State;
   evaluate(state, images, labels (r, n)) -> (mean losses (r,), numbers right (r,)).
   """
-  config = arguments[0]
-  model, optimizer, prepare, _ = train.ingredients(*arguments[:3], arguments[4])
-  epoch = sgd.epoch_function(model, optimizer, prepare, config.batch_size, None)
-  evaluate = sgd.evaluate_function(model, prepare, train.evaluation_batch(config), None)
+  model, optimizer, prepare, _, batch_size, _ = parts
+  batch = train.evaluation_batch(batch_size)
+  epoch = sgd.epoch_function(model, optimizer, prepare, batch_size, None)
+  evaluate = sgd.evaluate_function(model, prepare, batch, None)
   runs = sgd.State(None, *5 * (0,))  # the axis of the runs; their step is common
   epochs = jax.vmap(epoch, (runs, None, None, 0, 0, 0), runs)
   evaluations = jax.vmap(evaluate, (runs, None, 0))

@@ -11,7 +11,8 @@ import signal
 import statistics
 import threading
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -219,8 +220,11 @@ def check_batch(config, num_train):
     )
 
 
-def build(config, dataset):
+def build(config, dataset, parts=None):
   """What the loop is made of, with the data on the devices.
+
+  Args:
+    config, dataset, parts: as for `learn`.
 
   Returns:
     (state, train_to, evaluate): the State before the first step; train_to(state, step),
@@ -231,7 +235,7 @@ def build(config, dataset):
     return streamed.build(config, dataset)
   train_split = put(config, dataset.x_train, dataset.y_train)
   test_split = put(config, dataset.x_test, dataset.y_test)
-  initialise, epoch, evaluate_split = programs(*program(config, dataset))
+  initialise, epoch, evaluate_split = programs(parts or program(config, dataset))
   key = jax.random.key(config.seed)
 
   def train_to(state, step):
@@ -268,64 +272,75 @@ def put(config, images, labels):
   return distributed.put(images, mesh, spec), distributed.put(labels, mesh, PartitionSpec())
 
 
-def program(config, dataset):
-  """What the compiled functions depend on, as the arguments of `programs`.
+class Program(NamedTuple):
+  """What the compiled functions are made of; two that are equal are compiled once."""
 
-  The Rates are not among it: they are given to each call.
-  """
+  model: Any  # a linen module, or what has its `init` and `apply`
+  optimizer: Callable  # of the Rates, gives the optax transformation
+  prepare: Callable  # prepare(images, key=None): the inputs; a key is given in training
+  input_shape: tuple  # of one input
+  batch_size: int
+  steps_per_epoch: int
+
+
+def program(config, dataset):
+  """The Program of a config and its data."""
   fields = {field: config.to_dict()[field] for field in PROGRAM}
+  # Given to each call, so that runs that differ in them alone share the program.
   del fields['optimizer']['learning_rate'], fields['regularization']['weight_decay']
-  return (
+  return _program(
     config_dict.FrozenConfigDict(fields),
     dataset.x_train.shape[1:],
     dataset.num_classes,
-    len(dataset.y_train) // config.batch_size,
+    dataset.num_train // config.batch_size,
     config.dataset.crop_size,
   )
 
 
-@functools.lru_cache(maxsize=4)
-def programs(config, image_shape, num_classes, steps_per_epoch, crop_size):
-  """(initialise, epoch, evaluate), as `sgd` makes them: compiled once for many runs.
-
-  Runs in one process that differ in data, corruption, seed, Rates or length alone share
-  them. The arguments are those that `ingredients` takes.
-  """
-  model, optimizer, prepare, shape = ingredients(
-    config, image_shape, num_classes, crop_size
-  )
-  return (
-    sgd.make_initialise(model, optimizer(sgd.Rates(0, 0)), shape, steps_per_epoch),
-    sgd.make_epoch(model, optimizer, prepare, config.batch_size),
-    sgd.make_evaluate(model, prepare, evaluation_batch(config)),
-  )
-
-
-def ingredients(config, image_shape, num_classes, crop_size):
-  """(model, optimizer, prepare, input shape) that the functions of `sgd` are made of.
+@functools.lru_cache(maxsize=8)
+def _program(config, image_shape, num_classes, steps_per_epoch, crop_size):
+  """The same Program for the same arguments, down to its functions.
 
   Args:
     config: the fields of PROGRAM, less the Rates, frozen.
     image_shape: (h, w, c) as stored, before the crop.
-    num_classes, crop_size: as of the data set and its config.
+    num_classes, steps_per_epoch, crop_size: as of the data set and its config.
   """
   *height_width, channels = image_shape
   crop_shape = preprocess.crop_shape(*height_width, crop_size)
-  dropout_rate = config.regularization.dropout_rate
-  model = models.create(
-    config.model, num_classes, dropout_rate, jnp.dtype(config.precision)
-  )
 
   def prepare(images, key=None):
     random = None if key is None else config.regularization
     return preprocess.preprocess(images, crop_shape, random, key)
 
-  optimizer = functools.partial(sgd.optimizer, config)
-  return model, optimizer, prepare, (*crop_shape, channels)
+  return Program(
+    models.create(
+      config.model,
+      num_classes,
+      config.regularization.dropout_rate,
+      jnp.dtype(config.precision),
+    ),
+    functools.partial(sgd.optimizer, config),
+    prepare,
+    (*crop_shape, channels),
+    config.batch_size,
+    steps_per_epoch,
+  )
 
 
-def evaluation_batch(config):
-  return -(-EVALUATION_BATCH // config.batch_size) * config.batch_size
+@functools.lru_cache(maxsize=4)
+def programs(parts):
+  """(initialise, epoch, evaluate) of a Program, as `sgd` makes them."""
+  model, optimizer, prepare, input_shape, batch_size, steps_per_epoch = parts
+  return (
+    sgd.make_initialise(model, optimizer(sgd.Rates(0, 0)), input_shape, steps_per_epoch),
+    sgd.make_epoch(model, optimizer, prepare, batch_size),
+    sgd.make_evaluate(model, prepare, evaluation_batch(batch_size)),
+  )
+
+
+def evaluation_batch(batch_size):
+  return -(-EVALUATION_BATCH // batch_size) * batch_size
 
 
 class Request(NamedTuple):
@@ -335,14 +350,19 @@ class Request(NamedTuple):
   stop: int | None  # train up to this step, or less far; None: evaluate
 
 
-def learn(config, dataset, workdir, started, progress):
+def learn(config, dataset, workdir, started, progress, parts=None):
   """Trains on a Dataset that is in memory, or a streaming.Source.
 
-  The arguments and what is returned are those of `fit`, but for the dataset: already
-  corrupted and cut.
+  Args:
+    config, workdir, started, progress: as for `fit`.
+    dataset: already corrupted and cut.
+    parts: the Program; by default that of the config and the dataset.
+
+  Returns:
+    What `fit` returns.
   """
   with stop_signals() as received, matmul_precision(config):
-    state, train_to, evaluate = build(config, dataset)
+    state, train_to, evaluate = build(config, dataset, parts)
     loop = fit(config, state, workdir, started, progress, received)
     with contextlib.closing(loop):
       answer = None
