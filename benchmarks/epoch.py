@@ -57,7 +57,7 @@ def main(_):
 
 def compiled_epoch(config, dataset):
   """A function that trains one epoch, compiled already, and returns its seconds."""
-  state, train_to, _ = train.build(config, dataset)
+  state, train_to, _, _ = train.build(config, dataset)
   state = train_to(state, 0)
 
   def turn():

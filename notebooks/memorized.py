@@ -35,7 +35,7 @@ def draw_pictures(figure, run):
   """The first ten training images, their random labels and the probability given them."""
   config = config_dict.ConfigDict(json.loads((run / 'config.json').read_text()))
   dataset, _ = train.load(config)
-  state, _, _ = train.build(config, dataset)
+  state, _, _, _ = train.build(config, dataset)
   with checkpoint.open_manager(run) as manager:
     state = checkpoint.restore(manager, state)
   if not int(state.step):

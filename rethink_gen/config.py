@@ -71,6 +71,7 @@ def default():
   config.stop_at_train_accuracy = optional(float)  # fraction; None: run all epochs
   config.eval_every = 1  # epochs
   config.checkpoint_every = optional(int)  # epochs; None: after the first in ten seconds
+  config.record_examples = False  # which training examples are fitted after each epoch
   config.precision = 'float32'  # of layers and gradients; weights are always float32
   return config
 
@@ -169,6 +170,7 @@ def _validate_streaming(config):
   wrong = {
     'dataset.workers': config.dataset.workers and not streaming,
     'dataset.shard_rows': config.dataset.shard_rows and streaming,
+    'record_examples': config.record_examples and streaming,
     'regularization.color_jitter': config.regularization.color_jitter and not streaming,
     'regularization.random_rotation': config.regularization.random_rotation and streaming,
     'dataset.crop_size': config.dataset.crop_size is None and streaming,
@@ -178,8 +180,8 @@ def _validate_streaming(config):
     raise BadInput(
       f'config.{field} is {flatten(config)[field]!r} with config.dataset.streaming '
       f'{streaming}, but streaming takes a TFDS data set, a crop_size, no '
-      'random_rotation and no shard_rows, and only streaming takes workers and '
-      'color_jitter; change one.'
+      'random_rotation, no shard_rows and no record_examples, and only streaming takes '
+      'workers and color_jitter; change one.'
     )
 
 

@@ -190,9 +190,8 @@ def make_epoch(model, optimizer, prepare, batch_size):
     prepare: prepare(images, key) gives the network's inputs in training.
     batch_size: examples.
   """
-  split = NamedSharding(mesh(), PartitionSpec('data'))
   replicated = NamedSharding(mesh(), PartitionSpec())
-  epoch = epoch_function(model, optimizer, prepare, batch_size, split)
+  epoch = epoch_function(model, optimizer, prepare, batch_size, _split())
   return jax.jit(epoch, donate_argnums=0, out_shardings=replicated)
 
 
@@ -225,37 +224,64 @@ def _constrain(indices, split):
   return indices if split is None else jax.lax.with_sharding_constraint(indices, split)
 
 
+class Examples(NamedTuple):
+  """What a network makes of each example, in the data's order."""
+
+  loss: jax.Array  # float32 (n,)
+  right: jax.Array  # bool (n,)
+  margin: jax.Array  # float32 (n,), the label's logit less the largest other
+
+
 def make_evaluate(model, prepare, batch_size):
   """The compiled function evaluate(state, images, labels) -> (mean loss, number right).
+
+  The arguments are those of `make_examine`.
+  """
+  examine = examine_function(model, prepare, batch_size, _split())
+  return jax.jit(lambda *arguments: totals(examine(*arguments)))
+
+
+def totals(examples):
+  """(mean loss, number right) of Examples."""
+  return examples.loss.mean(), examples.right.sum()
+
+
+def make_examine(model, prepare, batch_size):
+  """The compiled function examine(state, images, labels) -> Examples.
 
   Over every example once, without augmentation or dropout and with batch normalization's
   running statistics. The last batch is filled up with examples that do not count.
   prepare(images) gives the network's inputs.
   """
-  split = NamedSharding(mesh(), PartitionSpec('data'))
-  return jax.jit(evaluate_function(model, prepare, batch_size, split))
+  replicated = NamedSharding(mesh(), PartitionSpec())
+  examine = examine_function(model, prepare, batch_size, _split())
+  return jax.jit(examine, out_shardings=replicated)
 
 
-def evaluate_function(model, prepare, batch_size, split):
-  """What `make_evaluate` compiles; `split` is how a batch lies on the devices, or None."""
+def examine_function(model, prepare, batch_size, split):
+  """What `make_examine` compiles; `split` is how a batch lies on the devices, or None."""
 
-  def evaluate(state, images, labels):
+  def examine(state, images, labels):
     count = len(labels)
     variables = {'params': state.params, 'batch_stats': state.batch_stats}
 
-    def add_batch(number, totals):
-      loss_sum, correct = totals
+    def examine_batch(number):
       indices = number * batch_size + jnp.arange(batch_size)
-      indices = _constrain(indices, split)
-      counts = indices < count
-      chosen = jnp.minimum(indices, count - 1)
+      chosen = jnp.minimum(_constrain(indices, split), count - 1)
       logits = model.apply(variables, prepare(images[chosen]), train=False)
-      losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels[chosen])
-      right = (logits.argmax(-1) == labels[chosen]) & counts
-      return loss_sum + jnp.where(counts, losses, 0).sum(), correct + right.sum()
+      own = jax.nn.one_hot(labels[chosen], logits.shape[-1], dtype=bool)
+      others = jnp.where(own, -jnp.inf, logits).max(-1)
+      return Examples(
+        loss=optax.softmax_cross_entropy_with_integer_labels(logits, labels[chosen]),
+        right=logits.argmax(-1) == labels[chosen],
+        margin=jnp.where(own, logits, 0).sum(-1) - others,
+      )
 
-    batches = -(-count // batch_size)
-    totals = jax.lax.fori_loop(0, batches, add_batch, (0.0, 0))
-    return totals[0] / count, totals[1]
+    batches = jax.lax.map(examine_batch, jnp.arange(-(-count // batch_size)))
+    return jax.tree.map(lambda x: x.reshape(-1)[:count], batches)
 
-  return evaluate
+  return examine
+
+
+def _split():
+  return NamedSharding(mesh(), PartitionSpec('data'))

@@ -23,7 +23,7 @@ REGULARIZATION = ('dropout_rate',)  # the distortions are the host's
 
 
 def build(config, source):
-  """(state, train_to, evaluate) as of `train.build`, of a `streaming.Source`.
+  """(state, train_to, evaluate, None) as of `train.build`, of a `streaming.Source`.
 
   evaluate(state) also gives the top-5 accuracies of both splits.
   """
@@ -61,7 +61,7 @@ def build(config, source):
       measured |= dict(zip(names, means.tolist(), strict=True))
     return measured
 
-  return initialise(key), train_to, evaluate
+  return initialise(key), train_to, evaluate, None
 
 
 @functools.lru_cache(maxsize=4)

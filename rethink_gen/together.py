@@ -14,7 +14,7 @@ import contextlib
 import functools
 import pathlib
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ from rethink_gen.errors import BadInput
 FREE = (
   *('seed', 'corruption.mode', 'corruption.label_noise', 'corruption.seed'),
   *('optimizer.learning_rate', 'regularization.weight_decay', 'num_epochs'),
-  *('stop_at_train_accuracy', 'eval_every', 'checkpoint_every'),
+  *('stop_at_train_accuracy', 'eval_every', 'checkpoint_every', 'record_examples'),
 )
 OF_LABELS = ('none', 'partial_labels', 'random_labels')
 WHOLE, PARTS = PartitionSpec(), PartitionSpec('data')
@@ -206,21 +206,19 @@ def assemble(stack, requests, configs, datasets):
 
 def answer(stack, requests, compiled, images):
   """(Stack, {folder: answer}): an evaluation for those who ask for it, else steps."""
-  epoch, evaluate = compiled
   folders = stack.members
-  if any(requests[folder].stop is None for folder in folders):
-    train_totals = evaluate(stack.state, images[0], stack.train_labels)
-    test_totals = evaluate(stack.state, images[1], stack.test_labels)
-    totals = zip(*jax.device_get((*train_totals, *test_totals)), strict=True)
-    return stack, {
-      folder: train.measures(each[:2], each[2:], *map(len, images))
-      for folder, each in zip(folders, totals, strict=False)
-      if requests[folder].stop is None
-    }
+  tasks = {folder: requests[folder].task for folder in folders}
+  if set(tasks.values()) != {'train'}:
+    task = 'evaluate' if 'evaluate' in tasks.values() else 'examine'
+    look = evaluate if task == 'evaluate' else examine
+    found = look(compiled, stack, images)
+    each = {f: own for f, own in zip(folders, found, strict=False) if tasks[f] == task}
+    return stack, each
   step = int(stack.state.step)
   ahead = [int(r.state.step) for folder, r in requests.items() if folder not in folders]
   stop = min(ahead + [requests[folder].stop for folder in folders])
-  state = epoch(stack.state, stop, images[0], stack.train_labels, stack.keys, stack.rates)
+  labels = stack.train_labels
+  state = compiled.epoch(stack.state, stop, images[0], labels, stack.keys, stack.rates)
   # Those that ask for no step, to have it compiled, do not keep the others from theirs.
   answers = {
     folder: one
@@ -230,26 +228,58 @@ def answer(stack, requests, compiled, images):
   return stack._replace(state=state), answers
 
 
-@functools.lru_cache(maxsize=4)
-def programs(parts):
-  """(epoch, evaluate) of a Program as those of `train.programs`, over a stacked State.
+def evaluate(compiled, stack, images):
+  """The evaluation of each run of a stack."""
+  train_totals = compiled.evaluate(stack.state, images[0], stack.train_labels)
+  test_totals = compiled.evaluate(stack.state, images[1], stack.test_labels)
+  totals = jax.device_get((*train_totals, *test_totals))
+  return [
+    train.measures(each[:2], each[2:], *map(len, images))
+    for each in zip(*totals, strict=True)
+  ]
+
+
+def examine(compiled, stack, images):
+  """The `sgd.Examples` of each run of a stack."""
+  found = compiled.examine(stack.state, images[0], stack.train_labels)
+  return [sgd.Examples(*own) for own in zip(*jax.device_get(found), strict=True)]
+
+
+class Compiled(NamedTuple):
+  """The functions of `train.programs`, over a stacked State.
 
   epoch(state, stop, images, labels (r, n), keys (r,), rates of (r,)) -> stacked State;
-  evaluate(state, images, labels (r, n)) -> (mean losses (r,), numbers right (r,)).
+  evaluate(state, images, labels (r, n)) -> (mean losses (r,), numbers right (r,));
+  examine with the same arguments -> Examples of (r, n).
   """
+
+  epoch: Any
+  evaluate: Any
+  examine: Any
+
+
+@functools.lru_cache(maxsize=4)
+def programs(parts):
+  """The Compiled of a Program."""
   model, optimizer, prepare, _, batch_size, _ = parts
   batch = train.evaluation_batch(batch_size)
   epoch = sgd.epoch_function(model, optimizer, prepare, batch_size, None)
-  evaluate = sgd.evaluate_function(model, prepare, batch, None)
+  look = sgd.examine_function(model, prepare, batch, None)
   runs = sgd.State(None, *5 * (0,))  # the axis of the runs; their step is common
   epochs = jax.vmap(epoch, (runs, None, None, 0, 0, 0), runs)
-  evaluations = jax.vmap(evaluate, (runs, None, 0))
+  examinations = jax.vmap(look, (runs, None, 0))
+  evaluations = jax.vmap(lambda *arguments: sgd.totals(look(*arguments)), (runs, None, 0))
   spread = functools.partial(jax.shard_map, mesh=sgd.mesh(), check_vma=False)
   epochs = spread(
     epochs, in_specs=(LAYOUT, WHOLE, WHOLE, PARTS, PARTS, PARTS), out_specs=LAYOUT
   )
-  evaluations = spread(evaluations, in_specs=(LAYOUT, WHOLE, PARTS), out_specs=PARTS)
-  return jax.jit(epochs, donate_argnums=0), jax.jit(evaluations)
+  evaluations, examinations = (
+    spread(function, in_specs=(LAYOUT, WHOLE, PARTS), out_specs=PARTS)
+    for function in (evaluations, examinations)
+  )
+  return Compiled(
+    jax.jit(epochs, donate_argnums=0), jax.jit(evaluations), jax.jit(examinations)
+  )
 
 
 def join(states):

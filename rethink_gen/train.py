@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 from ml_collections import config_dict
 
-from rethink_gen import checkpoint, distributed, metrics, models, sgd, streamed
+from rethink_gen import checkpoint, distributed, examples, metrics, models, sgd, streamed
 from rethink_gen import config as config_lib
 from rethink_gen.data import corruption, preprocess, sources, streaming
 from rethink_gen.errors import BadInput
@@ -227,15 +227,17 @@ def build(config, dataset, parts=None):
     config, dataset, parts: as for `learn`.
 
   Returns:
-    (state, train_to, evaluate): the State before the first step; train_to(state, step),
-    which trains within an epoch; evaluate(state), a dict of loss and accuracy on both
-    splits.
+    (state, train_to, evaluate, examine): the State before the first step; train_to(state,
+    step), which trains within an epoch; evaluate(state), a dict of loss and accuracy on
+    both splits; examine(state), the `sgd.Examples` of the training split.
   """
   if config.dataset.streaming:
     return streamed.build(config, dataset)
   train_split = put(config, dataset.x_train, dataset.y_train)
   test_split = put(config, dataset.x_test, dataset.y_test)
-  initialise, epoch, evaluate_split = programs(parts or program(config, dataset))
+  initialise, epoch, evaluate_split, examine_split = programs(
+    parts or program(config, dataset)
+  )
   key = jax.random.key(config.seed)
 
   def train_to(state, step):
@@ -245,7 +247,10 @@ def build(config, dataset, parts=None):
     totals = evaluate_split(state, *train_split), evaluate_split(state, *test_split)
     return measures(*totals, dataset.num_train, dataset.num_test)
 
-  return initialise(key), train_to, evaluate
+  def examine(state):
+    return jax.device_get(examine_split(state, *train_split))
+
+  return initialise(key), train_to, evaluate, examine
 
 
 def measures(train, test, num_train, num_test):
@@ -330,12 +335,13 @@ def _program(config, image_shape, num_classes, steps_per_epoch, crop_size):
 
 @functools.lru_cache(maxsize=4)
 def programs(parts):
-  """(initialise, epoch, evaluate) of a Program, as `sgd` makes them."""
+  """(initialise, epoch, evaluate, examine) of a Program, as `sgd` makes them."""
   model, optimizer, prepare, input_shape, batch_size, steps_per_epoch = parts
   return (
     sgd.make_initialise(model, optimizer(sgd.Rates(0, 0)), input_shape, steps_per_epoch),
     sgd.make_epoch(model, optimizer, prepare, batch_size),
     sgd.make_evaluate(model, prepare, evaluation_batch(batch_size)),
+    sgd.make_examine(model, prepare, evaluation_batch(batch_size)),
   )
 
 
@@ -346,8 +352,9 @@ def evaluation_batch(batch_size):
 class Request(NamedTuple):
   """What the loop of a run asks of those who have the compiled functions."""
 
-  state: sgd.State  # given away: the answer is what the loop goes on with
-  stop: int | None  # train up to this step, or less far; None: evaluate
+  state: sgd.State  # given away in training: the answer is what the loop goes on with
+  task: str  # 'train', 'evaluate' or 'examine'
+  stop: int = 0  # the step up to which to train, or less far
 
 
 def learn(config, dataset, workdir, started, progress, parts=None):
@@ -362,16 +369,21 @@ def learn(config, dataset, workdir, started, progress, parts=None):
     What `fit` returns.
   """
   with stop_signals() as received, matmul_precision(config):
-    state, train_to, evaluate = build(config, dataset, parts)
+    state, train_to, evaluate, examine = build(config, dataset, parts)
+    tasks = {
+      'train': lambda request: train_to(request.state, request.stop),
+      'evaluate': lambda request: evaluate(request.state),
+      'examine': lambda request: examine(request.state),
+    }
     loop = fit(config, state, workdir, started, progress, received)
     with contextlib.closing(loop):
       answer = None
       while True:
         try:
-          state, stop = loop.send(answer)
+          request = loop.send(answer)
         except StopIteration as end:
           return end.value
-        answer = evaluate(state) if stop is None else train_to(state, stop)
+        answer = tasks[request.task](request)
 
 
 def fit(config, state, workdir, started, progress, received):
@@ -388,7 +400,7 @@ def fit(config, state, workdir, started, progress, received):
     received: the list of signals that `stop_signals` yields.
 
   Yields:
-    Requests, each answered by a State, or by the dict that an evaluation gives.
+    Requests, each answered by what `build` says of its task.
 
   Returns:
     (state, records, status): the last State, the evaluations from the first on, and
@@ -403,6 +415,9 @@ def fit(config, state, workdir, started, progress, received):
     step = int(state.step)
     records = distributed.on_first(lambda: metrics.resume_records(workdir, step))
     losses = resume_losses(workdir, step, last_step)
+    fitted = []
+    if config.record_examples:
+      fitted = examples.read_fitted(workdir, step // steps_per_epoch)
     started -= records[-1]['seconds'] if records else 0
     if first:
       write_events = stack.enter_context(metrics.tensorboard(workdir, step))
@@ -411,7 +426,7 @@ def fit(config, state, workdir, started, progress, received):
     if step:
       say(f'Going on from step {step:,} of {last_step:,}.')
 
-    state = yield Request(state, step)  # compiles, and takes no step
+    state = yield Request(state, 'train', step)  # compiles, and takes no step
     seconds_per_step = math.inf
     saved = time.monotonic()
     while True:
@@ -423,7 +438,7 @@ def fit(config, state, workdir, started, progress, received):
       recorded = bool(records) and records[-1]['step'] == step
       due = not diverged and epoch_ended and is_due(config, epoch, accuracy)
       if due and not recorded:
-        measured = yield Request(state, None)
+        measured = yield Request(state, 'evaluate')
         diverged = not math.isfinite(measured['train_loss'])
       if due and not recorded and not diverged:
         record = {
@@ -440,19 +455,27 @@ def fit(config, state, workdir, started, progress, received):
           write_events(record)
         records.append(record)
         say(metrics.describe(record, config.num_epochs), step)
+      if config.record_examples and epoch_ended and len(fitted) < epoch:
+        fitted.append(examples.pack((yield Request(state, 'examine')).right))
       finished = is_finished(config, records, step, last_step)
       age = time.monotonic() - saved
       save = epoch_ended and is_checkpoint_due(config, epoch, age)
       save, stopping = distributed.agree(int(save), received)
       save = save or stopping or finished
-      if first and (save or diverged):
+      if first and (save or diverged):  # before the checkpoint, as the records
         metrics.write_losses(workdir, losses[:step])
+        if config.record_examples:
+          examples.write_fitted(workdir, fitted)
       if diverged:
         return state, records, 'diverged'
       if save:
         checkpoint.save(manager, state)
         saved = time.monotonic()
       if finished:
+        if config.record_examples:
+          found = yield Request(state, 'examine')
+          if first:
+            examples.write(workdir, fitted, found)
         return state, records, 'complete'
       if stopping:
         raise Interrupted(stopping)
@@ -488,7 +511,7 @@ def train_epoch(config, state, seconds_per_step, update, received):
     steps, stopping = distributed.agree(steps, received)
     if stopping:
       break
-    state = yield Request(state, min(end, step + steps))
+    state = yield Request(state, 'train', min(end, step + steps))
     step = int(state.step)
     loss, accuracy = running(config, state)
     seconds_per_step = (time.monotonic() - started) / (step - first)

@@ -78,7 +78,7 @@ def numbers(workdir):
   config = config_lib.default()
   stored = config_lib.flatten(json.loads((workdir / 'config.json').read_text()))
   config.update_from_flattened_dict(stored)
-  state, _, _ = train.build(config, train.load(config)[0])
+  state, _, _, _ = train.build(config, train.load(config)[0])
   with checkpoint.open_manager(workdir) as manager:
     state = checkpoint.restore(manager, state)
   assert int(state.step) == summary['steps']

@@ -1,0 +1,85 @@
+"""What becomes of every training example: when it was fitted, how often it was forgotten.
+
+Recorded where `config.record_examples` asks for it. FITTED holds a row of bits for each
+epoch, EXAMPLES what they and the last evaluation say of each example.
+"""
+
+import io
+import pathlib
+
+import numpy as np
+
+from rethink_gen import metrics
+from rethink_gen.errors import BadInput
+
+FITTED = 'fitted.npy'  # uint8 (epochs, ceil(n / 8)): bits, which examples were right
+EXAMPLES = 'examples.npz'
+
+
+def summarize(fitted, last):
+  """{name: array (n,)}: the history of each example, and how it stands at the end.
+
+  Args:
+    fitted: bool (epochs, n), whether an example was right after each epoch.
+    last: `sgd.Examples` of the last state.
+
+  Returns:
+    first_fitted and last_fitted, int32: the epochs, from 1, after which it was right for
+    the first time, and after which it was right for the last time without having been
+    right an epoch before; 0: never. forgotten, int32: how often it was wrong after it had
+    been right an epoch before (arXiv:1812.05159, definition 2.1). loss and margin,
+    float32, and right, bool: at the end.
+  """
+  before = np.zeros_like(fitted)
+  before[1:] = fitted[:-1]
+  learned = fitted & ~before
+  ever, epochs = learned.any(0), len(fitted)
+  return {
+    'first_fitted': np.where(ever, learned.argmax(0) + 1, 0).astype(np.int32),
+    'last_fitted': np.where(ever, epochs - learned[::-1].argmax(0), 0).astype(np.int32),
+    'forgotten': (~fitted & before).sum(0, dtype=np.int32),
+    'loss': np.asarray(last.loss),
+    'right': np.asarray(last.right),
+    'margin': np.asarray(last.margin),
+  }
+
+
+def write_fitted(workdir, rows):
+  """Writes the rows of bits, one uint8 (ceil(n / 8),) an epoch."""
+  content = io.BytesIO()
+  np.save(content, np.array(rows, np.uint8))
+  metrics.write_bytes(pathlib.Path(workdir) / FITTED, content.getvalue())
+
+
+def read_fitted(workdir, epochs):
+  """The rows of the first so many epochs.
+
+  Raises:
+    BadInput: where they are not there.
+  """
+  if not epochs:
+    return []
+  try:
+    rows = np.load(pathlib.Path(workdir) / FITTED)[:epochs]
+  except (OSError, ValueError, EOFError):
+    rows = []
+  if len(rows) < epochs:
+    raise BadInput(
+      f'{workdir}/{FITTED} does not hold the {epochs} epochs that are behind this run; '
+      'choose another --workdir to train it from the start.'
+    )
+  return list(rows)
+
+
+def write(workdir, rows, last):
+  """Writes what `summarize` says of these rows of bits and the last evaluation."""
+  count = len(last.right)
+  fitted = np.unpackbits(np.array(rows, np.uint8), axis=1, count=count).astype(bool)
+  content = io.BytesIO()
+  np.savez(content, **summarize(fitted, last))
+  metrics.write_bytes(pathlib.Path(workdir) / EXAMPLES, content.getvalue())
+
+
+def pack(right):
+  """uint8 (ceil(n / 8),) of bool (n,)."""
+  return np.packbits(np.asarray(right))
