@@ -1,4 +1,8 @@
-"""What the programs of the package share: --config, messages and exit statuses."""
+"""What the programs of the package share: --config, messages and exit statuses.
+
+0: done. 2: what the user can mend is wrong. 3: the run diverged (`main` alone). 128 and its
+number: a signal. 1: anything else, which the same command may get over.
+"""
 
 import functools
 import logging as standard_logging

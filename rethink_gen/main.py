@@ -41,7 +41,7 @@ def main(_):
   if distributed.is_first():
     metrics.print_summary(summary, workdir)
   if summary['status'] == 'diverged':
-    sys.exit(1)
+    sys.exit(3)  # a status of its own: started again, it would diverge again
 
 
 if __name__ == '__main__':

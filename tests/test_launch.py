@@ -464,6 +464,7 @@ def test_kubernetes_is_given_a_job_set(stand_ins, tmp_path, spot):
   assert container['volumeMounts'] == [{'name': volume['name'], 'mountPath': '/mnt/share'}]
   (rule,) = job['podFailurePolicy']['rules']
   assert rule['onExitCodes']['containerName'] == container['name']
+  assert rule['onExitCodes']['values'] == [2, 3]  # refused, diverged
 
 
 def test_a_job_set_with_a_slip_is_found(stand_ins):
@@ -482,7 +483,7 @@ def test_a_job_set_with_a_slip_is_found(stand_ins):
     except (AssertionError, ValueError):
       continue
     pytest.fail(f'{key} is never read')
-  for right, wrong in (('parallelism: 4', 'parallelism: four'), ('[2]', '["2"]')):
+  for right, wrong in (('parallelism: 4', 'parallelism: four'), ('[2, 3]', '["2", 3]')):
     with pytest.raises(ValueError, match='validation error'):
       strictly(yaml.safe_load(manifest.replace(right, wrong)))
 

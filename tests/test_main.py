@@ -246,13 +246,13 @@ def test_on_a_full_disk_the_run_says_so_and_goes_on_when_there_is_room(
 def test_a_diverged_run_fails_and_says_so_again(main, tmp_path):
   command = (QUICKSTART, '--config.optimizer.learning_rate=1e30', f'--workdir={tmp_path}')
   first = main(*command)
-  assert (first.returncode, first.stderr) == (1, '')
+  assert (first.returncode, first.stderr) == (3, '')
   assert 'Diverged: the loss was no longer a finite number' in first.stdout
   text = (tmp_path / 'summary.json').read_text()
   assert json.loads(text, parse_constant=pytest.fail)['status'] == 'diverged'
   before = contents(tmp_path)
   second = main(*command)
-  assert (second.returncode, second.stderr) == (1, '')
+  assert (second.returncode, second.stderr) == (3, '')
   assert second.stdout == first.stdout[first.stdout.index('\n  model') :]
   assert contents(tmp_path) == before
 
