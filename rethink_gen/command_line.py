@@ -16,7 +16,7 @@ import jax
 from absl import flags, logging
 
 from rethink_gen import config as config_lib
-from rethink_gen import train
+from rethink_gen import interrupt, train
 from rethink_gen.data import sources
 from rethink_gen.errors import BadInput
 
@@ -46,7 +46,7 @@ def call(function, workdir):
     print(f'{error}: saved; the same command goes on from here.', file=sys.stderr)
     sys.exit(128 + error.signal_number)
   except KeyboardInterrupt:
-    print('SIGINT: the same command goes on from what is saved.', file=sys.stderr)
+    print(interrupt.SENTENCE, file=sys.stderr)
     sys.exit(130)
   except OSError as error:
     reason = error.strerror or error

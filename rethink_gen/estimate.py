@@ -27,6 +27,11 @@ where products reach no more than that share, but for the all-reduce, which a co
 hide behind the backward pass.
 """
 
+from rethink_gen import interrupt
+
+if __name__ == '__main__':
+  interrupt.leave_at_once()  # before all that is slow to import
+
 import collections
 import functools
 import math

@@ -5,6 +5,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -275,6 +276,38 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_end(
   assert (completed.returncode, completed.stderr) == (0, '')
   assert f'Going on from step {max(seen):,} of 440' in completed.stdout
   assert figures(workdir) == figures(whole[0])
+
+
+@pytest.mark.parametrize(
+  ('program', 'library'),
+  [('main', 'jax'), ('reproduce', 'jax'), ('estimate', 'jax'), ('data.prepare', 'numpy')],
+)
+def test_an_interrupt_while_a_program_starts_is_said_in_a_line(
+  start, tmp_path, program, library
+):
+  """It comes in a callback of the garbage collector, where Python ignores exceptions."""
+  (tmp_path / f'{library}.py').write_text(
+    'import gc, os, signal\n'
+    'gc.callbacks.append(lambda *_: os.kill(os.getpid(), signal.SIGINT))\n'
+    'gc.collect()\n'
+    'raise SystemExit(9)\n'
+  )
+  path = os.pathsep.join([str(tmp_path), str(ROOT)])
+  process = start(program, PYTHONPATH=path)
+  _, stderr = process.communicate()
+  assert process.returncode == 130
+  assert stderr == 'SIGINT: the same command goes on from what is saved.\n'
+
+
+def test_a_library_leaves_interrupts_alone():
+  script = (
+    'import signal; signal.signal(2, signal.default_int_handler); '
+    'from rethink_gen import main; print(signal.getsignal(2).__name__)'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True
+  )
+  assert done.stdout == 'default_int_handler\n'
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])

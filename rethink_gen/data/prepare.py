@@ -18,6 +18,11 @@ They must be the original files: TFDS knows the sha256 of each, and another is r
 of coloured shapes, to try streaming with.
 """
 
+from rethink_gen import interrupt
+
+if __name__ == '__main__':
+  interrupt.leave_at_once()  # before all that is slow to import
+
 import contextlib
 import hashlib
 import importlib.util
