@@ -52,6 +52,8 @@ def call(function, workdir):
     reason = error.strerror or error
     leave(f'{workdir}: {reason}; once that is mended, the same command goes on.', 2)
   except Exception as error:
+    if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
+      leave('there is not enough memory; take a smaller model, batch or data set.', 2)
     if jax.process_count() == 1:
       raise
     if not isinstance(error, jax.errors.JaxRuntimeError):

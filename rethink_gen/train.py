@@ -207,6 +207,7 @@ def check_batch(config, num_train):
       f'config.batch_size is {config.batch_size}, but there are only {num_train} training '
       'examples; take a smaller batch or more data.'
     )
+  config_lib.check_steps(config, num_train)
 
 
 def build(config, dataset):

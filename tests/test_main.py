@@ -8,11 +8,12 @@ import subprocess
 import sys
 import time
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import quickstart
-from rethink_gen import train
+from rethink_gen import command_line, train
 from rethink_gen.errors import BadInput
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -118,6 +119,17 @@ def test_a_batch_that_the_devices_cannot_share_is_refused(main, tmp_path):
   arguments = (QUICKSTART, '--config.batch_size=100', f'--workdir={tmp_path}/run')
   assert 'must be a multiple of the 8 devices' in one_sentence(main(*arguments, devices=8))
   assert list(tmp_path.iterdir()) == []
+
+
+def test_too_little_memory_is_said_in_a_sentence(capsys):
+  def exhaust(_):
+    return jnp.zeros((2**24, 2**24)).block_until_ready()  # more than can be addressed
+
+  with pytest.raises(SystemExit, match='2'):
+    command_line.call(exhaust, 'runs/mine')
+  assert capsys.readouterr().err == (
+    'error: there is not enough memory; take a smaller model, batch or data set.\n'
+  )
 
 
 def test_a_damaged_data_set_is_refused(main, tmp_path):
