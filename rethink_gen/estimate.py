@@ -69,6 +69,10 @@ SHARE_OF_PEAK = flags.DEFINE_float(
   lower_bound=0.01,
   upper_bound=1,
 )
+for number in (PRICE, SHARE_OF_PEAK):  # bounds let nan pass
+  flags.register_validator(
+    number, lambda v: v is None or math.isfinite(v), 'it must be a finite number'
+  )
 DEVICES = (1, 8, 64, 256, 1024)
 HOP = 1e-6  # seconds from one device to the next, an assumption: about a microsecond
 

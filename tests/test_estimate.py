@@ -255,6 +255,9 @@ def test_what_cannot_be_estimated_is_refused(changes, words):
   ('arguments', 'words'),
   [
     (('--config=configs/alexnet.py', '--price=-1'), '--price=-1'),
+    (('--config=configs/alexnet.py', '--price=nan'), '--price=nan: it must be a finite'),
+    (('--config=configs/alexnet.py', '--price=inf'), '--price=inf: it must be a finite'),
+    (('--config=configs/alexnet.py', '--share_of_peak=nan'), '--share_of_peak=nan: it'),
     (('--config=configs/alexnet.py', '--config.batch_size=100'), 'multiple of the 8'),
   ],
 )
