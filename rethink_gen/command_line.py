@@ -142,5 +142,8 @@ def _bad_config(message):
     files = sorted(path.stem for path in pathlib.Path('configs').glob('[a-z]*.py'))
     names = f'; configs/ holds {", ".join(files)}' if files else ''
     return f'there is no config file {missing[1]}{names}.'
+  found = re.search(r'config=(.*?):(.*?): [\s\S]*get_config\(\) takes 0 pos', message)
+  if found:
+    return f'{found[1]} takes no argument; leave out :{found[2]}.'
   last = [line.strip() for line in message.splitlines() if line.strip()][-1]
   return f'the config file does not load ({last}).'

@@ -96,6 +96,7 @@ def one_sentence(completed):
     ((), '--config is missing'),
     (('--config=configs/nope.py',), 'no config file configs/nope.py; configs/ holds alex'),
     (('--config=configs/quickstart.py:none',), "takes ':random' or ':true', not ':none'"),
+    (('--config=configs/alexnet.py:true',), 'configs/alexnet.py takes no argument; leave'),
   ],
 )
 def test_a_command_line_that_makes_no_sense_is_refused(main, tmp_path, arguments, words):
