@@ -247,6 +247,12 @@ def percent(fraction):
   return f'{1 if fraction == 1 else min(fraction, 0.9999):.2%}'
 
 
+def span(values):
+  """'18.75 to 21.00', from the least to the greatest; '18.75' where that says it."""
+  ends = [f'{end:.2f}' for end in (min(values), max(values))]
+  return ' to '.join(dict.fromkeys(ends))
+
+
 def conclusion(summary):
   """What the numbers say, and no more."""
   if summary['status'] == 'diverged':

@@ -139,6 +139,11 @@ def test_durations_are_said_as_a_person_would(seconds, words):
   assert metrics.duration(seconds) == words
 
 
+def test_a_span_whose_ends_print_alike_is_one_number():
+  assert metrics.span([21, 18.75, 20.1]) == '18.75 to 21.00'
+  assert metrics.span([18.751, 18.749]) == '18.75'
+
+
 @pytest.mark.parametrize(
   ('changes', 'words'),
   [

@@ -33,7 +33,7 @@ def test_the_table_sets_the_paper_ours_and_the_difference_side_by_side():
   assert report.to_markdown(header, lines).splitlines() == [
     '| row | hit (%): paper |         ours | difference | steps | seeds | time | remark |',
     '| --- | -------------: | -----------: | ---------: | ----: | ----: | ---: | -----: |',
-    '| a   |         100.00 |        99.99 |      -0.00 | 1,234 |     1 | 48 s |        |',
+    '| a   |         100.00 |        99.99 |      +0.00 | 1,234 |     1 | 48 s |        |',
     '| b   |              – | 50.00 ± 1.50 |          – |     – |     1 | 48 s |        |',
     r'| c   |           1.00 |            – |          – |     – |     1 | 48 s |  \|x\| |',
   ]
