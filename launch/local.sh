@@ -50,12 +50,14 @@ if $dry_run; then
   exit
 fi
 
+# All speak for themselves now; bash would tell of each that a signal ends.
+exec 2> /dev/null
 status=0
 while ((${#processes[@]})); do
   sleep 0.2 || true
   running=()
   for process in "${processes[@]}"; do
-    if kill -0 "$process" 2> /dev/null; then
+    if kill -0 "$process"; then
       running+=("$process")
     else
       code=0
@@ -70,7 +72,7 @@ while ((${#processes[@]})); do
   fi
   if [[ -n $received ]]; then
     signal=$received received='' stopping=true
-    kill -s "$signal" -- "${processes[@]/#/-}" 2> /dev/null || true
+    kill -s "$signal" -- "${processes[@]/#/-}" || true
   fi
 done
 exit "$status"

@@ -24,6 +24,9 @@ RUNS = {'random labels': 'runs/mlp_3x512_random', 'true labels': 'runs/mlp_3x512
 
 
 def main():
+  for run in RUNS.values():
+    if not pathlib.Path(run, 'summary.json').exists():
+      sys.exit(f'There is no finished run in {run}; run the commands in {__file__} first.')
   figure = plt.figure(figsize=(11, 4.2), layout='constrained')
   pictures, curves = figure.subfigures(1, 2, width_ratios=[1.35, 1])
   draw_pictures(pictures, pathlib.Path(RUNS['random labels']))
@@ -39,7 +42,7 @@ def draw_pictures(figure, run):
   with checkpoint.open_manager(run) as manager:
     state = checkpoint.restore(manager, state)
   if not int(state.step):
-    sys.exit(f'{run} has no checkpoint; run the commands above first.')
+    sys.exit(f'{run} has no checkpoint; run the commands in {__file__} first.')
   model = models.create(config.model, dataset.num_classes)
   inputs = preprocess.preprocess(dataset.x_train[:10], (28, 28))
   logits = model.apply({'params': state.params}, inputs, train=False)

@@ -1,4 +1,8 @@
-"""What the programs of the package share: --config, messages and exit statuses."""
+"""What the programs of the package share: --config, messages and exit statuses.
+
+0: done. 2: what the user can mend is wrong. 3: the run diverged (`main` alone). 128 and its
+number: a signal. 1: anything else, which the same command may get over.
+"""
 
 import functools
 import logging as standard_logging
@@ -12,7 +16,7 @@ import jax
 from absl import flags, logging
 
 from rethink_gen import config as config_lib
-from rethink_gen import train
+from rethink_gen import interrupt, train
 from rethink_gen.data import sources
 from rethink_gen.errors import BadInput
 
@@ -42,12 +46,14 @@ def call(function, workdir):
     print(f'{error}: saved; the same command goes on from here.', file=sys.stderr)
     sys.exit(128 + error.signal_number)
   except KeyboardInterrupt:
-    print('SIGINT: the same command goes on from what is saved.', file=sys.stderr)
+    print(interrupt.SENTENCE, file=sys.stderr)
     sys.exit(130)
   except OSError as error:
     reason = error.strerror or error
     leave(f'{workdir}: {reason}; once that is mended, the same command goes on.', 2)
   except Exception as error:
+    if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
+      leave('there is not enough memory; take a smaller model, batch or data set.', 2)
     if jax.process_count() == 1:
       raise
     if not isinstance(error, jax.errors.JaxRuntimeError):
@@ -136,5 +142,8 @@ def _bad_config(message):
     files = sorted(path.stem for path in pathlib.Path('configs').glob('[a-z]*.py'))
     names = f'; configs/ holds {", ".join(files)}' if files else ''
     return f'there is no config file {missing[1]}{names}.'
+  found = re.search(r'config=(.*?):(.*?): [\s\S]*get_config\(\) takes 0 pos', message)
+  if found:
+    return f'{found[1]} takes no argument; leave out :{found[2]}.'
   last = [line.strip() for line in message.splitlines() if line.strip()][-1]
   return f'the config file does not load ({last}).'

@@ -76,12 +76,20 @@ def default():
   return config
 
 
+# Steps are counted in int32, and the loss of each is kept: 4 GB for so many.
+MOST_STEPS = 10**9
+
+
+def _count(of, least=1, most=MOST_STEPS):
+  return (lambda v: least <= v <= most), f'a number of {of} from {least} to {most:,}'
+
+
 # field: (what it accepts, the same in words)
 ACCEPTED = {
   'seed': (lambda v: 0 <= v < 2**32, 'an integer from 0 to 2**32 - 1'),
   'dataset.num_train': (lambda v: v >= 1, 'a positive number of examples'),
   'dataset.num_test': (lambda v: v >= 1, 'a positive number of examples'),
-  'dataset.crop_size': (lambda v: v >= 1, 'a positive number of pixels'),
+  'dataset.crop_size': _count('pixels', most=4_096),
   'dataset.workers': (lambda v: v >= 0, 'a number of processes, 0 or more'),
   'corruption.mode': (lambda v: v in MODES, f'one of {", ".join(MODES)}'),
   'corruption.label_noise': (lambda v: 0 <= v <= 1, 'a probability from 0 to 1'),
@@ -90,8 +98,8 @@ ACCEPTED = {
     lambda v: v in models.MODELS,
     f'one of {", ".join(sorted(models.MODELS))}',
   ),
-  'model.depth': (lambda v: v >= 0, 'a number of hidden layers, 0 or more'),
-  'model.width': (lambda v: v >= 1, 'a positive number of units'),
+  'model.depth': _count('hidden layers', least=0, most=1_000),
+  'model.width': _count('units', most=1_000_000),
   'regularization.weight_decay': (
     lambda v: 0 <= v < math.inf,
     'a finite number, 0 or more',
@@ -102,15 +110,15 @@ ACCEPTED = {
     'an angle from 0 to 180 degrees',
   ),
   'optimizer.learning_rate': (lambda v: 0 < v < math.inf, 'a positive finite number'),
-  'optimizer.warmup_steps': (lambda v: v >= 0, 'a number of steps, 0 or more'),
+  'optimizer.warmup_steps': _count('steps', least=0),
   'optimizer.momentum': (lambda v: 0 <= v < 1, 'a number from 0 to below 1'),
   'optimizer.decay_factor': (lambda v: 0 < v <= 1, 'a factor above 0, at most 1'),
-  'optimizer.decay_every_steps': (lambda v: v >= 1, 'a positive number of steps'),
-  'batch_size': (lambda v: v >= 1, 'a positive number of examples'),
-  'num_epochs': (lambda v: v >= 1, 'a positive number of epochs'),
+  'optimizer.decay_every_steps': _count('steps'),
+  'batch_size': _count('examples'),
+  'num_epochs': _count('epochs'),
   'stop_at_train_accuracy': (lambda v: 0 < v <= 1, 'a fraction above 0, at most 1'),
-  'eval_every': (lambda v: v >= 1, 'a positive number of epochs'),
-  'checkpoint_every': (lambda v: v >= 1, 'a positive number of epochs'),
+  'eval_every': _count('epochs'),
+  'checkpoint_every': _count('epochs'),
   'precision': (lambda v: v in PRECISIONS, f'one of {", ".join(PRECISIONS)}'),
 }
 
@@ -182,6 +190,17 @@ def _validate_streaming(config):
       f'{streaming}, but streaming takes a TFDS data set, a crop_size, no '
       'random_rotation, no shard_rows and no record_examples, and only streaming takes '
       'workers and color_jitter; change one.'
+    )
+
+
+def check_steps(config, num_train):
+  """Raises BadInput where so many training examples make too many steps."""
+  steps = num_train // config.batch_size * config.num_epochs
+  if steps > MOST_STEPS:
+    raise BadInput(
+      f'config.num_epochs is {config.num_epochs:,}, which is {steps:,} steps of '
+      f'{config.batch_size} of {num_train:,} examples, but a run can have at most '
+      f'{MOST_STEPS:,}; take fewer epochs.'
     )
 
 

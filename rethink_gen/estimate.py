@@ -27,6 +27,11 @@ where products reach no more than that share, but for the all-reduce, which a co
 hide behind the backward pass.
 """
 
+from rethink_gen import interrupt
+
+if __name__ == '__main__':
+  interrupt.leave_at_once()  # before all that is slow to import
+
 import collections
 import functools
 import math
@@ -64,6 +69,10 @@ SHARE_OF_PEAK = flags.DEFINE_float(
   lower_bound=0.01,
   upper_bound=1,
 )
+for number in (PRICE, SHARE_OF_PEAK):  # bounds let nan pass
+  flags.register_validator(
+    number, lambda v: v is None or math.isfinite(v), 'it must be a finite number'
+  )
 DEVICES = (1, 8, 64, 256, 1024)
 HOP = 1e-6  # seconds from one device to the next, an assumption: about a microsecond
 
@@ -468,24 +477,24 @@ def describe(run):
   config, dataset, step = run.config, run.dataset, run.step(run.config.batch_size)
   parameters = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
   examples = dataset.num_train + dataset.num_test
-  each = step.flops / config.batch_size / 1e6
   yield (
     f'{config.model.name} on {config.dataset.name}, {config.precision}: {parameters:,} '
     f'parameters, {dataset.num_train:,} training and {dataset.num_test:,} test examples.'
   )
   yield (
-    f'A step of {config.batch_size:,} examples: {step.flops / 1e9:,.4g} GFLOP, '
-    f'{each:,.4g} MFLOP an example; at least {say_bytes(step.bytes)} of memory traffic, '
-    f'{say_bytes(step.unfused)} if nothing were fused.'
+    f'A step of {config.batch_size:,} examples: {scaled(step.flops, "FLOP")}, '
+    f'{scaled(step.flops / config.batch_size, "FLOP")} an example; at least '
+    f'{scaled(step.bytes, "B")} of memory traffic, {scaled(step.unfused, "B")} '
+    'if nothing were fused.'
   )
   yield (
-    f'On one device it holds about {say_bytes(memory(run, 1))}; several sum '
-    f'{say_bytes(size(run.state.params))} of gradients.'
+    f'On one device it holds about {scaled(memory(run, 1), "B")}; several sum '
+    f'{scaled(size(run.state.params), "B")} of gradients.'
   )
   yield (
     f'A run: at most {config.num_epochs:,} epochs of {run.steps_per_epoch:,} steps and '
-    f'{run.evaluations:,} evaluations of {run.evaluation(examples).flops / 1e12:,.3g} '
-    'TFLOP.'
+    f'{run.evaluations:,} evaluations of '
+    f'{scaled(run.evaluation(examples).flops, "FLOP")}.'
   )
 
 
@@ -519,10 +528,11 @@ def say(seconds):
   return f'{hours:,.3g} h' if hours < 100 else f'{hours:,.0f} h'
 
 
-def say_bytes(number):
-  """Bytes in a unit of thousands, to three digits."""
-  power = min(4, int(math.log10(max(number, 1)) / 3))
-  return f'{number / 1000**power:.3g} {("B", "kB", "MB", "GB", "TB")[power]}'
+def scaled(number, unit):
+  """So many of the unit in thousands, millions, ... of it, to three digits: '1.21 GB'."""
+  number = float(f'{number:.3g}')  # 999.9 is a thousand
+  power = min(6, int(math.log10(max(number, 1)) / 3 + 1e-9))
+  return f'{number / 1000**power:.3g} {("", *"kMGTPE")[power]}{unit}'
 
 
 def measure_machine(precision):

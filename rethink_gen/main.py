@@ -10,6 +10,11 @@ with what they mean and accept. --workdir is the run's folder, runs/NAME by defa
 The same command in the same folder goes on where it stopped.
 """
 
+from rethink_gen import interrupt
+
+if __name__ == '__main__':
+  interrupt.leave_at_once()  # before all that is slow to import
+
 import functools
 import pathlib
 import sys
@@ -41,7 +46,7 @@ def main(_):
   if distributed.is_first():
     metrics.print_summary(summary, workdir)
   if summary['status'] == 'diverged':
-    sys.exit(1)
+    sys.exit(3)  # a status of its own: started again, it would diverge again
 
 
 if __name__ == '__main__':

@@ -18,6 +18,10 @@ import rich.table
 from tensorboardX import event_file_writer
 from tensorboardX.proto import event_pb2, summary_pb2
 
+# Columns of the progress bar besides what it says: 4 of the bar, 8 of the time left, 4 of
+# 'left', 4 between them.
+REST_OF_BAR = 20
+
 
 def write_json(path, content):
   """Writes the file whole or not at all; numbers that are not finite become null."""
@@ -142,26 +146,39 @@ def progress(total_steps, first_step, title=''):
     return
 
   whole = rich.table.Column(no_wrap=True)  # where the bar yields, figures do not
+  count = '' if title else '{task.completed:,}/{task.total:,} steps'
   columns = (
     '{task.description}',
     rich.progress.BarColumn(bar_width=None),
-    '{task.completed:,}/{task.total:,} steps {task.fields[figures]}',
+    count + '{task.fields[figures]}',
     rich.progress.TimeRemainingColumn(compact=True, table_column=whole),
     'left',
   )
   with rich.progress.Progress(
     *columns, console=console, transient=True, expand=True
   ) as bar:
-    before = f'{title}  ' if title else ''
-    task = bar.add_task(f'{before}compiling', total=total_steps, figures='')
-    bar.update(task, completed=first_step)
+    task = bar.add_task('', total=total_steps, figures='')
+    count_width = len(count and f'{total_steps:,}/{total_steps:,} steps')
 
-    def update(step, description, loss, accuracy):
-      figures = f' loss {loss:.4f}  train {accuracy:.2%} '
-      description = before + description
+    def show(step, description, figures):
+      # Rich would cut all columns alike, the time left too.
+      room = console.width - len(description) - count_width - REST_OF_BAR
+      if len(figures) + min(len(title), 16) > room:
+        figures = ''
+      shown = shorten(title, max(room - len(figures) - 2, 0))
+      description = '  '.join(filter(None, (shown, description)))
       bar.update(task, completed=step, description=description, figures=figures)
 
+    def update(step, description, loss, accuracy):
+      show(step, description, f'  loss {loss:.4f}  train {accuracy:.2%} ')
+
+    show(first_step, 'compiling', '')
     yield update, lambda line, step=None: None if title else bar.console.print(line)
+
+
+def shorten(text, width):
+  """The text, or its beginning and an ellipsis; at least this."""
+  return text if len(text) <= width else text[: max(width - 1, 0)] + '…'
 
 
 @contextlib.contextmanager
@@ -228,6 +245,12 @@ def percent(fraction):
   if fraction is None:
     return 'none'
   return f'{1 if fraction == 1 else min(fraction, 0.9999):.2%}'
+
+
+def span(values):
+  """'18.75 to 21.00', from the least to the greatest; '18.75' where that says it."""
+  ends = [f'{end:.2f}' for end in (min(values), max(values))]
+  return ' to '.join(dict.fromkeys(ends))
 
 
 def conclusion(summary):

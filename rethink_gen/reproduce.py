@@ -16,6 +16,11 @@ On several machines that share a folder, or whose folders are brought together l
   python -m rethink_gen.reproduce ... --collect
 """
 
+from rethink_gen import interrupt
+
+if __name__ == '__main__':
+  interrupt.leave_at_once()  # before all that is slow to import
+
 import fnmatch
 import pathlib
 import re

@@ -218,6 +218,7 @@ def check_batch(config, num_train):
       f'config.batch_size is {config.batch_size}, but there are only {num_train} training '
       'examples; take a smaller batch or more data.'
     )
+  config_lib.check_steps(config, num_train)
 
 
 def build(config, dataset, parts=None):
@@ -562,12 +563,20 @@ def is_finished(config, records, step, last_step):
 
 @contextlib.contextmanager
 def stop_signals():
-  """Yields a list that SIGTERM or SIGINT adds its number to; a second SIGINT kills."""
+  """Yields a list that SIGTERM or SIGINT adds its number to; a second SIGINT kills.
+
+  The first says so at once, for it is acted on only seconds later, or after an evaluation.
+  """
   received = []
+  in_place_of_the_bar = '\r\x1b[2K' if os.isatty(2) else ''
 
   def receive(number, _):
     received.append(number)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    sentence = 'stops once its state is saved; Ctrl-C now ends it at once.'
+    name = signal.Signals(number).name
+    # Not by print, which fails where the signal came in the middle of another.
+    os.write(2, f'{in_place_of_the_bar}{name}: {sentence}\n'.encode())
 
   if threading.current_thread() is not threading.main_thread():
     yield received

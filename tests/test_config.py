@@ -76,6 +76,16 @@ def test_random_configs_change_only_the_labels_and_when_to_stop(name):
     ('stop_at_train_accuracy', 1.1),
     ('eval_every', 0),
     ('precision', 'float16'),
+    # Far too large, which would show only later, in int32 or in memory.
+    ('dataset.crop_size', 10**5),
+    ('model.depth', 10**4),
+    ('model.width', 10**7),
+    ('optimizer.decay_every_steps', 2**31),
+    ('optimizer.warmup_steps', 2**31),
+    ('batch_size', 2**31),
+    ('num_epochs', 2**31),
+    ('eval_every', 2**31),
+    ('checkpoint_every', 2**31),
   ],
 )
 def test_bad_values_are_refused_by_name(field, value):

@@ -197,6 +197,17 @@ def test_times_are_said_in_one_unit(seconds, words):
   assert estimate.say(seconds) == words
 
 
+@pytest.mark.parametrize(
+  ('number', 'words'),
+  [
+    *((0, '0 B'), (999, '999 B'), (999.9, '1 kB'), (1e15, '1 PB')),
+    *((3.398e13, '34 TB'), (1.2098e9, '1.21 GB')),
+  ],
+)
+def test_large_numbers_are_said_in_a_fitting_unit(number, words):
+  assert estimate.scaled(number, 'B') == words
+
+
 def test_sizes_of_a_prepared_data_set_and_of_a_file_are_found(tmp_path):
   config = config_lib.default()
   generated.generate(tmp_path, 30, 10, (24, 48))
@@ -255,6 +266,9 @@ def test_what_cannot_be_estimated_is_refused(changes, words):
   ('arguments', 'words'),
   [
     (('--config=configs/alexnet.py', '--price=-1'), '--price=-1'),
+    (('--config=configs/alexnet.py', '--price=nan'), '--price=nan: it must be a finite'),
+    (('--config=configs/alexnet.py', '--price=inf'), '--price=inf: it must be a finite'),
+    (('--config=configs/alexnet.py', '--share_of_peak=nan'), '--share_of_peak=nan: it'),
     (('--config=configs/alexnet.py', '--config.batch_size=100'), 'multiple of the 8'),
   ],
 )

@@ -227,7 +227,9 @@ def test_slurm_is_given_the_grid_and_its_collection(stand_ins, answer):
   done = call(given, sbatch=f"echo '{answer}'")
   assert (done.returncode, done.stdout) == (0, f'{answer}\n' * 2)
   reproduce = ('python', '-m', 'rethink_gen.reproduce', '--artifact=all')
-  assert called()[1:] == [
+  checked, _, *submitted = called()
+  assert checked == [*reproduce, '--dry_run']
+  assert submitted == [
     [
       *('sbatch', '--parsable', '--job-name=rethink_gen', '--ntasks=1'),
       *('--output=runs/%x-%A_%a.log', '--array=1-8', '--qos=low', '--mem=4G'),
@@ -247,7 +249,16 @@ def test_nothing_is_collected_when_the_array_is_refused(stand_ins):
   done = call(given, sbatch='echo "sbatch: error: no such partition" >&2; exit 1')
   assert done.returncode == 1
   assert 'no such partition' in done.stderr
-  assert len(called()[1:]) == 1
+  assert [entry[0] for entry in called()].count('sbatch') == 1
+
+
+def test_a_misspelt_grid_is_not_submitted(stand_ins):
+  call, called = stand_ins
+  given = command('slurm/grid.sh', '8', '--', '--artifact=tabel1')
+  done = call(given, python=f'exec {sys.executable} "$@"')
+  assert (done.returncode, done.stdout) == (2, '')
+  assert re.fullmatch(r'error: [^\n]*tabel1[^\n]*\n', done.stderr)
+  assert [entry[0] for entry in called()] == ['python']
 
 
 def queued(verb, *arguments):
@@ -464,6 +475,7 @@ def test_kubernetes_is_given_a_job_set(stand_ins, tmp_path, spot):
   assert container['volumeMounts'] == [{'name': volume['name'], 'mountPath': '/mnt/share'}]
   (rule,) = job['podFailurePolicy']['rules']
   assert rule['onExitCodes']['containerName'] == container['name']
+  assert rule['onExitCodes']['values'] == [2, 3]  # refused, diverged
 
 
 def test_a_job_set_with_a_slip_is_found(stand_ins):
@@ -482,7 +494,7 @@ def test_a_job_set_with_a_slip_is_found(stand_ins):
     except (AssertionError, ValueError):
       continue
     pytest.fail(f'{key} is never read')
-  for right, wrong in (('parallelism: 4', 'parallelism: four'), ('[2]', '["2"]')):
+  for right, wrong in (('parallelism: 4', 'parallelism: four'), ('[2, 3]', '["2", 3]')):
     with pytest.raises(ValueError, match='validation error'):
       strictly(yaml.safe_load(manifest.replace(right, wrong)))
 
@@ -618,6 +630,21 @@ def test_a_local_process_that_fails_stops_the_others(local, tmp_path):
   process.communicate(timeout=20)
   assert process.returncode == 7
   assert (tmp_path / 'python.stopped').exists()
+
+
+def test_local_processes_that_are_stopped_as_they_start_are_stopped_silently(
+  local, tmp_path
+):
+  """Then a signal ends them, of which bash would tell."""
+  executable(
+    tmp_path / 'python',
+    f'[ "$1" != -c ] || exec {sys.executable} "$@"\n'
+    '[ $JAX_PROCESS_ID = 1 ] && sleep 0.5 && exit 7\n'
+    'exec sleep 60',
+  )
+  process = local('3', '--', CONFIG, python=tmp_path)
+  assert process.communicate(timeout=20) == ('', '')
+  assert process.returncode == 7
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])

@@ -5,13 +5,15 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import quickstart
-from rethink_gen import train
+from rethink_gen import command_line, train
 from rethink_gen.errors import BadInput
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -94,6 +96,7 @@ def one_sentence(completed):
     ((), '--config is missing'),
     (('--config=configs/nope.py',), 'no config file configs/nope.py; configs/ holds alex'),
     (('--config=configs/quickstart.py:none',), "takes ':random' or ':true', not ':none'"),
+    (('--config=configs/alexnet.py:true',), 'configs/alexnet.py takes no argument; leave'),
   ],
 )
 def test_a_command_line_that_makes_no_sense_is_refused(main, tmp_path, arguments, words):
@@ -117,6 +120,17 @@ def test_a_batch_that_the_devices_cannot_share_is_refused(main, tmp_path):
   arguments = (QUICKSTART, '--config.batch_size=100', f'--workdir={tmp_path}/run')
   assert 'must be a multiple of the 8 devices' in one_sentence(main(*arguments, devices=8))
   assert list(tmp_path.iterdir()) == []
+
+
+def test_too_little_memory_is_said_in_a_sentence(capsys):
+  def exhaust(_):
+    return jnp.zeros((2**24, 2**24)).block_until_ready()  # more than can be addressed
+
+  with pytest.raises(SystemExit, match='2'):
+    command_line.call(exhaust, 'runs/mine')
+  assert capsys.readouterr().err == (
+    'error: there is not enough memory; take a smaller model, batch or data set.\n'
+  )
 
 
 def test_a_damaged_data_set_is_refused(main, tmp_path):
@@ -246,13 +260,13 @@ def test_on_a_full_disk_the_run_says_so_and_goes_on_when_there_is_room(
 def test_a_diverged_run_fails_and_says_so_again(main, tmp_path):
   command = (QUICKSTART, '--config.optimizer.learning_rate=1e30', f'--workdir={tmp_path}')
   first = main(*command)
-  assert (first.returncode, first.stderr) == (1, '')
+  assert (first.returncode, first.stderr) == (3, '')
   assert 'Diverged: the loss was no longer a finite number' in first.stdout
   text = (tmp_path / 'summary.json').read_text()
   assert json.loads(text, parse_constant=pytest.fail)['status'] == 'diverged'
   before = contents(tmp_path)
   second = main(*command)
-  assert (second.returncode, second.stderr) == (1, '')
+  assert (second.returncode, second.stderr) == (3, '')
   assert second.stdout == first.stdout[first.stdout.index('\n  model') :]
   assert contents(tmp_path) == before
 
@@ -277,6 +291,38 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_end(
   assert figures(workdir) == figures(whole[0])
 
 
+@pytest.mark.parametrize(
+  ('program', 'library'),
+  [('main', 'jax'), ('reproduce', 'jax'), ('estimate', 'jax'), ('data.prepare', 'numpy')],
+)
+def test_an_interrupt_while_a_program_starts_is_said_in_a_line(
+  start, tmp_path, program, library
+):
+  """It comes in a callback of the garbage collector, where Python ignores exceptions."""
+  (tmp_path / f'{library}.py').write_text(
+    'import gc, os, signal\n'
+    'gc.callbacks.append(lambda *_: os.kill(os.getpid(), signal.SIGINT))\n'
+    'gc.collect()\n'
+    'raise SystemExit(9)\n'
+  )
+  path = os.pathsep.join([str(tmp_path), str(ROOT)])
+  process = start(program, PYTHONPATH=path)
+  _, stderr = process.communicate()
+  assert process.returncode == 130
+  assert stderr == 'SIGINT: the same command goes on from what is saved.\n'
+
+
+def test_a_library_leaves_interrupts_alone():
+  script = (
+    'import signal; signal.signal(2, signal.default_int_handler); '
+    'from rethink_gen import main; print(signal.getsignal(2).__name__)'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True
+  )
+  assert done.stdout == 'default_int_handler\n'
+
+
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_stops(start, tmp_path, number):
   process = start('main', *LONG, f'--workdir={tmp_path}')
@@ -285,7 +331,10 @@ def test_a_signal_saves_and_stops(start, tmp_path, number):
   stdout, stderr = process.communicate()
   assert process.returncode == 128 + number
   name = signal.Signals(number).name
-  assert stderr == f'{name}: saved; the same command goes on from here.\n'
+  assert stderr == (
+    f'{name}: stops once its state is saved; Ctrl-C now ends it at once.\n'
+    f'{name}: saved; the same command goes on from here.\n'
+  )
   assert not (tmp_path / 'summary.json').exists()
 
 

@@ -2,6 +2,7 @@ import io
 import json
 import math
 import os
+import re
 import struct
 
 import pytest
@@ -138,6 +139,11 @@ def test_durations_are_said_as_a_person_would(seconds, words):
   assert metrics.duration(seconds) == words
 
 
+def test_a_span_whose_ends_print_alike_is_one_number():
+  assert metrics.span([21, 18.75, 20.1]) == '18.75 to 21.00'
+  assert metrics.span([18.751, 18.749]) == '18.75'
+
+
 @pytest.mark.parametrize(
   ('changes', 'words'),
   [
@@ -209,6 +215,24 @@ def test_the_progress_bar_is_one_line_of_the_terminal(monkeypatch, width):
   if width >= 80:
     assert all('19,500/39,000 steps  loss 2.3026  train 10.00%' in line for line in bars)
   assert any('an evaluation' in line for line in drawn)
+
+
+@pytest.mark.parametrize('width', [60, 80, 100])
+@pytest.mark.parametrize('title', ['', '12/33  inception_no_bn_random_labels, seed 0'])
+def test_the_progress_bar_always_shows_the_time_left(monkeypatch, width, title):
+  screen = io.StringIO()
+  console = rich.console.Console(
+    file=screen, force_terminal=True, width=width, color_system=None, soft_wrap=True
+  )
+  monkeypatch.setattr(rich.console, 'Console', lambda **_: console)
+  with metrics.progress(39_000, 0, title) as (update, _):
+    update(19_500, 'epoch 51/100', 2.3026, 0.1)
+  bars = [line for line in re.split('[\r\n]', screen.getvalue()) if 'epoch 51' in line]
+  assert bars
+  for line in bars:
+    assert re.search(r'\d:\d\d left|-:--:-- left|--:-- left', line), line
+    assert title[:10] in line
+    assert ('loss 2.3026' in line) == (width >= 80)
 
 
 def test_without_a_terminal_progress_is_plain_lines(capsys):

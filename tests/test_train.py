@@ -209,6 +209,7 @@ def test_a_subset_sees_the_labels_of_the_whole(tmp_path):
     ({'batch_size': 201}, 'batch_size'),
     ({'dataset.crop_size': 9}, 'crop_size'),
     ({'dataset.name': 'no_such_set'}, 'no_such_set'),
+    ({'num_epochs': 10**9}, 'num_epochs is 1,000,000,000, which is 6,000,000,000 steps'),
   ],
 )
 def test_what_does_not_fit_the_data_is_refused_and_nothing_written(

@@ -9,7 +9,8 @@
 #
 # Submits an array of NUM_PARTS tasks, each with a part of the runs (--shard), and a job
 # that waits for all of them, finished or failed, and draws what there is (--collect).
-# Prints the numbers of both. The same command again runs only what is still missing.
+# Prints the numbers of both. What reproduce would refuse is refused here, before anything is
+# submitted. The same command again runs only what is still missing.
 #
 # Options of sbatch are given as --NAME=VALUE and hold for the array's tasks and, of those
 # that say where a job may run (--partition, --account, --qos), for the collecting job.
@@ -38,10 +39,16 @@ require_command sbatch
 
 submit=(sbatch --parsable --job-name=rethink_gen --ntasks=1)
 job="$(dirname "$0")/job.sh"
+check=(python -m rethink_gen.reproduce "${flags[@]}" --dry_run)
 reproduce=("$job" python -m rethink_gen.reproduce "${flags[@]}")
 array=("${submit[@]}" --output=runs/%x-%A_%a.log "--array=1-$parts" "${options[@]:1}"
   "${reproduce[@]}" "--shard=%a/$parts")
 collect=("${submit[@]}" --output=runs/%x-%j.log "${place[@]}" "${reproduce[@]}" --collect)
+if $dry_run; then
+  echo "$(quote "${check[@]}") > /dev/null"
+else
+  "${check[@]}" > /dev/null
+fi
 run mkdir -p runs  # sbatch does not make the folder of --output
 if $dry_run; then
   echo "number=\$($(quote "${array[@]}"))"

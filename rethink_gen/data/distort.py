@@ -2,8 +2,10 @@
 
 As TensorFlow's Inception preprocessing (slim's inception_preprocessing.py), but for this:
 Pillow averages over the pixels that a pixel of a smaller image covers, where TensorFlow
-looks at four of them; a crop need not cover a tenth of an object's box, for TFDS has no
-boxes; and what comes out is rounded to uint8.
+looks at four of them; it always resizes bilinearly, where slim, unless in its fast mode,
+draws for each training image one of bilinear, nearest-neighbour, bicubic and area resizing;
+a crop need not cover a tenth of an object's box, for TFDS has no boxes; and what comes out
+is rounded to uint8.
 """
 
 import io

@@ -18,6 +18,11 @@ They must be the original files: TFDS knows the sha256 of each, and another is r
 of coloured shapes, to try streaming with.
 """
 
+from rethink_gen import interrupt
+
+if __name__ == '__main__':
+  interrupt.leave_at_once()  # before all that is slow to import
+
 import contextlib
 import hashlib
 import importlib.util
@@ -74,11 +79,6 @@ def prepare(name: str, data_dir: pathlib.Path, archives: list[str]) -> str:
     return f'{name} is already prepared in {folder}'
   if not re.fullmatch(sources.NAME, name):
     raise sources.unknown(name)
-  if name != sources.GENERATED and not importlib.util.find_spec('tensorflow'):
-    raise errors.BadInput(
-      'preparing a TFDS data set needs TensorFlow, which is not installed: run '
-      "pip install 'rethink_gen[prepare]' (from a clone, pip install -e '.[prepare]')"
-    )
   import requests
   import tensorflow_datasets as tfds
 
@@ -86,10 +86,17 @@ def prepare(name: str, data_dir: pathlib.Path, archives: list[str]) -> str:
     if name == sources.GENERATED:
       return f'{name} is prepared in {generated.generate(data_dir)}'
     dataset, _, config = name.partition('/')
-    configs = tfds.builder_cls(dataset).builder_configs
+    builder = tfds.builder_cls(dataset)
+    configs = builder.builder_configs
     if config and config not in configs:
       raise errors.BadInput(
         f'{dataset} has no config {config!r}: it has {", ".join(configs) or "none"}'
+      )
+    originals = _original_names(builder, archives)
+    if not importlib.util.find_spec('tensorflow'):
+      raise errors.BadInput(
+        'preparing a TFDS data set needs TensorFlow, which is not installed: run '
+        "pip install 'rethink_gen[prepare]' (from a clone, pip install -e '.[prepare]')"
       )
     builder = tfds.builder(name, data_dir=data_dir, file_format='array_record')
     folder = pathlib.Path(builder.data_path)
@@ -97,7 +104,7 @@ def prepare(name: str, data_dir: pathlib.Path, archives: list[str]) -> str:
       raise errors.BadInput(
         f'{folder} is there and is not a prepared data set: delete it, then try again'
       )
-    _download_and_prepare(builder, data_dir, archives)
+    _download_and_prepare(builder, data_dir, originals)
   except errors.BadInput:
     raise
   except tfds.core.DatasetNotFoundError:
@@ -115,23 +122,27 @@ def prepare(name: str, data_dir: pathlib.Path, archives: list[str]) -> str:
   return f'{folder.parent.relative_to(data_dir)} is prepared in {folder}'
 
 
-def _download_and_prepare(builder, data_dir: pathlib.Path, archives: list[str]) -> None:
-  """Runs the builder, with its downloads in a folder that goes away afterwards."""
-  import tensorflow_datasets as tfds
-
+def _original_names(builder, archives: list[str]) -> dict[str, str]:
+  """{the name under which TFDS looks for it: archive}, of all that it asks for."""
   if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not archives:
     raise errors.BadInput(
       f'{builder.name} cannot be downloaded by a program: fetch its files as '
       f'https://www.tensorflow.org/datasets/catalog/{builder.name} says and give '
       'them as --from_archive=FILE,FILE'
     )
-  names = [_original_name(builder, archive) for archive in archives]
+  return {_original_name(builder, archive): archive for archive in archives}
+
+
+def _download_and_prepare(builder, data_dir: pathlib.Path, originals: dict) -> None:
+  """Runs the builder, with its downloads in a folder that goes away afterwards."""
+  import tensorflow_datasets as tfds
+
   data_dir.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(dir=data_dir, prefix='.download-') as scratch:
     # TFDS takes a file from here, under the name it knows, instead of downloading it.
     manual = pathlib.Path(scratch, 'manual')
     manual.mkdir()
-    for name, archive in zip(names, archives, strict=True):
+    for name, archive in originals.items():
       (manual / name).symlink_to(os.path.abspath(archive))
     try:
       builder.download_and_prepare(
@@ -170,5 +181,14 @@ def _original_name(builder, archive: str) -> str:
   return originals[digest]
 
 
+def parse(argv: list[str]) -> list[str]:
+  """absl's flags from the command line, a fault of theirs in one sentence, status 2."""
+  try:
+    return flags.FLAGS(argv)
+  except flags.Error as error:
+    print(f'prepare: {error}; --help shows what there is', file=sys.stderr)
+    sys.exit(2)
+
+
 if __name__ == '__main__':
-  app.run(main)
+  app.run(main, flags_parser=parse)

@@ -62,7 +62,7 @@ def gains(entries, names):
   for entry in entries:
     if (gain := entry['ours']['early_stopping_gain']) is not None:
       name = names[entry['name']]
-      yield f'{name}: early stopping would have gained {gain:.2f} points.'
+      yield f'{name}: early stopping would have gained {gain:z.2f} points.'
 
 
 def findings(entries):

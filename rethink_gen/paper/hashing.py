@@ -224,14 +224,15 @@ def draw(entries, runs):
     if entry['name'] in TABLE_1 and on_cifar10 and ours['megabits'] is not None:
       place = ours['megabits'], TABLE_1[entry['name']][1]
       axis.plot(*place, 'o', color='black', fillstyle='none', markersize=7)
-      axis.annotate(entry['name'], place, (-5, 5), textcoords='offset points', ha='right')
+      beside = {'textcoords': 'offset points', 'ha': 'right', 'va': 'top'}
+      axis.annotate(entry['name'], place, (5, -7), **beside)
   for marker, label in styles.values():
     for color, labels in enumerate(('true', 'random')):
       axis.plot(
         [], [], marker, color=drawing.PALETTE[color], label=f'{label}, {labels} labels'
       )
   axis.set(xscale='log', xlabel='megabits stored', ylabel='test error (%)', ylim=(0, 100))
-  drawing.legend(axis, loc='lower left')
+  drawing.legend(axis, loc='upper left', bbox_to_anchor=(1, 1))
   return figure
 
 

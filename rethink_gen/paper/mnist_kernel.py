@@ -87,9 +87,9 @@ def findings(entries):
     )
     if numbers['ridge_test_error'] is not None:
       change = numbers['ridge_test_error'] - numbers['test_error']
-      yield f'{name}: the best ridge of the path changes the test error by {change:+.2f}.'
+      yield f'{name}: the best ridge of the path changes the test error by {change:+z.2f}.'
   if {'pixels', 'gabor'} <= ours.keys():
     pixels, gabor = ours['pixels'], ours['gabor']
     side = 'larger' if gabor['norm'] > pixels['norm'] else 'smaller'
     change = gabor['test_error'] - pixels['test_error']
-    yield f'The wavelets change the test error by {change:+.2f}, with the {side} norm.'
+    yield f'The wavelets change the test error by {change:+z.2f}, with the {side} norm.'

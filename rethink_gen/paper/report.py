@@ -148,7 +148,8 @@ def number(value, unit, form):
     return '–'
   if unit == '%' and 99.99 < value < 100:
     return '99.99'
-  return f'{value:{form}}'
+  sign = '+' if form.startswith('+') else ''
+  return f'{float(value):{sign}z{form.removeprefix("+")}}'  # z: no -0.00
 
 
 def to_markdown(header, lines):

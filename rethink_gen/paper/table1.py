@@ -1,5 +1,6 @@
 """Table 1: networks on CIFAR-10, with and without regularizers, and on random labels."""
 
+from rethink_gen import metrics
 from rethink_gen.paper import drawing, scales
 from rethink_gen.paper.grid import Row
 
@@ -83,14 +84,16 @@ def findings(entries):
   for labels, group in (('true', true), ('random', random)):
     if group:
       lowest = min(ours['train_accuracy'] for ours in group)
-      low, high = (f(ours['test_accuracy'] for ours in group) for f in (min, max))
+      # What is not quite all is not rounded to 100.00.
+      at_least = '100 %' if lowest == 100 else f'{min(lowest, 99.99):.2f} % or more'
+      span = metrics.span([ours['test_accuracy'] for ours in group])
       yield (
-        f'On {labels} labels ({len(group)} rows) the training accuracy is {lowest:.2f} % '
-        f'or more, the test accuracy between {low:.2f} and {high:.2f} %.'
+        f'On {labels} labels ({len(group)} rows) the training accuracy is {at_least}, the '
+        f'test accuracy {span} %.'
       )
   names = {entry['name']: entry['ours']['test_accuracy'] for entry in measured}
   for name, with_decay in names.items():
     base = name.removesuffix('_decay')
     if name != base and base in names:
       gain = with_decay - names[base]
-      yield f'Weight decay changes the test accuracy of {base} by {gain:+.2f} points.'
+      yield f'Weight decay changes the test accuracy of {base} by {gain:+z.2f} points.'

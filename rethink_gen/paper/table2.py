@@ -1,5 +1,6 @@
 """Table 2: Inception V3 on ImageNet, with and without regularizers, and random labels."""
 
+from rethink_gen import metrics
 from rethink_gen.paper import drawing
 from rethink_gen.paper.grid import Row
 
@@ -125,9 +126,9 @@ def findings(entries):
     )
   random = [numbers for name, numbers in ours.items() if name.startswith('random')]
   if random:
-    low, high = (f(numbers['train_accuracy'] for numbers in random) for f in (min, max))
+    span = metrics.span([numbers['train_accuracy'] for numbers in random])
     yield (
-      f'On random labels ({len(random)} rows) the training accuracy is {low:.2f} to '
-      f'{high:.2f} %, the test accuracy at most '
+      f'On random labels ({len(random)} rows) the training accuracy is {span} %, the '
+      'test accuracy at most '
       f'{max(numbers["test_accuracy"] for numbers in random):.2f} %.'
     )

@@ -442,7 +442,8 @@ def solve(gram, rank_part, targets, ridge, settings, begin=None, path=None, watc
     settings: {'tolerance': of the relative residual of every class, 'max_iterations'}.
     begin: float32 (classes, padded), the alpha to start from, or None for zeros.
     path: a file that gets the state every few iterations; if it is there, what it holds is
-      continued, bit for bit as if nothing had happened.
+      continued, bit for bit as if nothing had happened. On another number of devices the
+      iteration starts anew from the alpha that it holds.
     watch: called as watch(alpha, history) after every iteration that is saved; what it
       returns, a dict, joins the last record.
 
@@ -455,8 +456,12 @@ def solve(gram, rank_part, targets, ridge, settings, begin=None, path=None, watc
   """
   layout, started = gram.layout, time.monotonic()
   state, history = load(path)
+  if state and state.alpha.shape[1] != layout.padded:  # saved on other devices
+    begin, state = pad(np.asarray(state.alpha)[:, : layout.examples], layout), None
   if finished(history, settings):
-    return np.asarray(state.alpha), history
+    return np.asarray(state.alpha if state else begin), history
+  if history and not state:  # in other blocks, so with another preconditioner
+    history[-1]['moved'] = True
   targets = jnp.asarray(pad(targets, layout))
   common = gram, precondition(gram, rank_part, ridge), targets
   if state is None:
@@ -537,7 +542,7 @@ def condition(history):
 
   The largest over the classes of the ratio of extreme Ritz values; from below.
   """
-  restarts = [k for k, record in enumerate(history) if record.get('restarted')]
+  restarts = [k for k, r in enumerate(history) if r.get('restarted') or r.get('moved')]
   part = history[: restarts[0] + 1] if restarts else history
   lengths = np.array([record['length'] for record in part])  # (iterations, classes)
   ratios = np.array([record['ratio'] for record in part])

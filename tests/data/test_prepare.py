@@ -87,6 +87,8 @@ def by_content(images, labels):
     ([], '--dataset=NAME'),
     (['cifar10'], '--dataset=NAME'),
     (['--dataset=../up'], "'../up' is unknown"),
+    (['--dataset=cifar11'], "'cifar11' is unknown"),
+    (['--nonsense'], "Unknown command line flag 'nonsense'"),
   ],
 )
 def test_the_command_refuses_in_one_line_with_status_2(arguments, words):
@@ -143,7 +145,6 @@ def test_an_archive_stands_in_for_the_download(tmp_path, archive, monkeypatch):
   assert 'already' in prepare.prepare('cifar10', data_dir, [])
 
 
-@needs_tensorflow
 def test_another_archive_than_the_original_is_refused(tmp_path, archive):
   message = refusal('cifar10', tmp_path / 'data', [str(archive)])
   assert hashlib.sha256(archive.read_bytes()).hexdigest() in message
@@ -173,7 +174,6 @@ def test_without_a_network_it_asks_for_the_archive(tmp_path, monkeypatch):
   assert list((tmp_path / 'data').iterdir()) == []
 
 
-@needs_tensorflow
 @pytest.mark.parametrize(
   ('name', 'archives', 'words'),
   [

@@ -265,6 +265,8 @@ def test_what_is_computed_is_computed_once_and_reads_back(tmp_path, capsys):
   jobs = grid.make_jobs(artifact, rows, 2, tmp_path)
   assert len(jobs) == 4
   assert grid.seconds_left(jobs, {}) == 2 * 300 + 2 * 400
+  # Twice as slow as the artefact thought.
+  assert grid.seconds_left(jobs, {next(iter(jobs)): 600}) == 600 + 2 * 800
   grid.check(jobs)
   grid.run_all(jobs)
   assert '1/4  a, seed 0  working' in capsys.readouterr().out

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 from rethink_gen.errors import BadInput
@@ -31,7 +33,7 @@ def test_the_table_sets_the_paper_ours_and_the_difference_side_by_side():
   assert report.to_markdown(header, lines).splitlines() == [
     '| row | hit (%): paper |         ours | difference | steps | seeds | time | remark |',
     '| --- | -------------: | -----------: | ---------: | ----: | ----: | ---: | -----: |',
-    '| a   |         100.00 |        99.99 |      -0.00 | 1,234 |     1 | 48 s |        |',
+    '| a   |         100.00 |        99.99 |      +0.00 | 1,234 |     1 | 48 s |        |',
     '| b   |              – | 50.00 ± 1.50 |          – |     – |     1 | 48 s |        |',
     r'| c   |           1.00 |            – |          – |     – |     1 | 48 s |  \|x\| |',
   ]
@@ -52,3 +54,28 @@ def test_the_page_shows_text_as_text():
   page = report.render([], '--rows=<script>')
   assert '<script>' not in page
   assert '&lt;script&gt;' in page
+
+
+@pytest.mark.parametrize(('columns', 'whole'), [(10, True), (30, False)])
+def test_a_wide_table_is_seen_whole_or_scrolls_in_its_box(tmp_path, columns, whole):
+  playwright = pytest.importorskip('playwright.sync_api', reason='needs playwright')
+  browser_path = shutil.which('chromium') or shutil.which('google-chrome')
+  if not browser_path:
+    pytest.skip('needs Chromium')
+  section = dict.fromkeys(('name', 'title', 'asked', 'found', 'scale', 'caption'), 'text')
+  section |= {'findings': [], 'details': [], 'machines': [], 'figure': ''}
+  section['header'] = ['row', *columns * ['a measure (%)'], 'remark']
+  section['lines'] = [['row', *columns * ['1,234.56'], 40 * 'word ']]
+  (tmp_path / 'report.html').write_text(report.render([section], ''))
+  with playwright.sync_playwright() as browsers:
+    browser = browsers.chromium.launch(executable_path=browser_path, args=['--no-sandbox'])
+    page = browser.new_page(viewport={'width': 1280, 'height': 800})
+    page.goto((tmp_path / 'report.html').as_uri())
+    beyond, inside = page.evaluate("""() => {
+      const box = document.querySelector('.scroll');
+      const all = document.documentElement;
+      return [all.scrollWidth - all.clientWidth, box.scrollWidth - box.clientWidth];
+    }""")
+    browser.close()
+  assert beyond == 0
+  assert (inside == 0) == whole

@@ -215,31 +215,56 @@ def test_an_order_keeps_neighbours_together():
 
 
 SCRIPT = """
-import json, sys
+import json, pathlib, sys
 import numpy as np
 sys.path.insert(0, {folder!r})
 import test_interpolation as t
 t.interpolation.BLOCK = 8
 data = t.data.__wrapped__()
 gram, low_rank = t.make(data)
-alpha, history = t.interpolation.solve(gram, low_rank, data[2], 0.0, t.SETTINGS)
+path = pathlib.Path(sys.argv[1]) if sys.argv[1:] else None
+alpha, history = t.interpolation.solve(
+  gram, low_rank, data[2], 0.0, t.SETTINGS, path=path
+)
 guesses = np.asarray(t.interpolation.predict(gram.tests, alpha))[:, :11]
 print(json.dumps([t.jax.device_count(), alpha[:, :t.N].tolist(), guesses.tolist()]))
 """
 
 
-def test_the_result_does_not_depend_on_the_number_of_devices(data):
-  train, test, targets = data
-  flags = '--xla_force_host_platform_device_count=8'
+def solve_on(devices, *arguments):
+  """What SCRIPT prints on so many devices."""
+  flags = f'--xla_force_host_platform_device_count={devices}'
   script = SCRIPT.format(folder=os.path.dirname(__file__))
   output = subprocess.run(
-    [sys.executable, '-c', script],
+    [sys.executable, '-c', script, *arguments],
     env=os.environ | {'XLA_FLAGS': flags},
     capture_output=True,
     text=True,
     check=True,
   ).stdout
-  devices, alpha, guesses = json.loads(output)
+  return json.loads(output)
+
+
+@pytest.mark.parametrize('most', [10, 200])
+def test_what_is_saved_is_continued_on_another_number_of_devices(data, tmp_path, most):
+  """Saved on one, half way or at the end; five blocks of eight, on three six of seven."""
+  gram, low_rank = make(data, landmarks=10)
+  expected, whole = interpolation.solve(gram, low_rank, data[2], 0.0, SETTINGS)
+  path, few = tmp_path / 'state.npz', SETTINGS | {'max_iterations': most}
+  interpolation.solve(gram, low_rank, data[2], 0.0, few, path=path)
+  saved = len(interpolation.load(path)[1])
+  assert (saved < len(whole)) == (most == 10)
+  devices, alpha, _ = solve_on(3, path)
+  assert (devices, jax.device_count()) == (3, 1)
+  np.testing.assert_allclose(alpha, expected[:, :N], atol=1e-3)
+  _, history = interpolation.load(path)
+  assert len(history) - saved < len(whole)
+  assert interpolation.condition(history) > 1
+
+
+def test_the_result_does_not_depend_on_the_number_of_devices(data):
+  train, test, targets = data
+  devices, alpha, guesses = solve_on(8)
   assert (devices, jax.device_count()) == (8, 1)
   gram, low_rank = make(data)
   expected, _ = interpolation.solve(gram, low_rank, targets, 0.0, SETTINGS)
