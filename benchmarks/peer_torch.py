@@ -2,10 +2,11 @@
 
 The networks compute the functions of rethink_gen/models and have their parameters; SGD
 does the steps of rethink_gen/sgd.py on the images as stored, prepared on the device.
-tests/test_benchmarks.py holds them to it. Best is, as timed: the whole data set on the
-device and a batch gathered from it, channels last, fused SGD, cuDNN's own search, and of
-eager and `torch.compile` whichever is faster. In bfloat16 by autocast, which leaves the
-weights in float32 as ours does; in float32 products are of float32 (no TF32), as ours are.
+tests/test_benchmarks.py holds them to it. At its best is: the whole data set on the device
+and each batch gathered from it, channels last, fused SGD, cuDNN's own search, all cores;
+eager and by `torch.compile`, of which `benchmarks.run` takes the faster. bfloat16 is
+autocast, which leaves the weights in float32 as ours does; float32 has products of float32
+(no TF32), as ours has. Regularization is left out.
 """
 
 import itertools
@@ -24,7 +25,6 @@ from rethink_gen.models import inception
 
 DEVICE = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 KINDS = ('eager', 'compiled')
-TRIAL_STEPS = 8  # of each kind, to see which is faster
 torch.set_num_threads(len(os.sched_getaffinity(0)))
 torch.backends.cudnn.benchmark = True
 torch.backends.cudnn.allow_tf32 = False  # as for matrix products is the default
@@ -37,12 +37,15 @@ class Training(NamedTuple):
     network: the nn.Module.
     losses: float32 (steps per epoch,), of each step of the epoch under way.
     train: train(order) takes a step on each whole batch of the examples int64 (n,).
+    turn: turn(steps=None) takes so many steps, or an epoch's, in a new order of the
+      examples, and returns its seconds; the first compiles.
     accuracy: accuracy() over the training split, a fraction.
   """
 
   network: nn.Module
   losses: torch.Tensor
   train: Callable
+  turn: Callable
   accuracy: Callable
 
 
@@ -231,39 +234,28 @@ def build(config, dataset, kind):
     )
     return int(right) / len(labels)
 
-  return Training(network, losses, train, accuracy)
+  def turn(count=None):
+    started = time.perf_counter()
+    order = torch.randperm(len(labels), device=DEVICE)
+    train(order[: (count or steps) * config.batch_size])
+    float(losses[0])  # waits for the device
+    return time.perf_counter() - started
+
+  return Training(network, losses, train, turn, accuracy)
 
 
-def epoch(training, dataset, steps=None, batch_size=None):
-  """Seconds of an epoch, in a new order of the examples, or of its first steps."""
-  started = time.perf_counter()
-  order = torch.randperm(len(dataset.y_train), device=DEVICE)
-  training.train(order if steps is None else order[: steps * batch_size])
-  float(training.losses[0])  # waits for the device
-  return time.perf_counter() - started
+def fit(config, dataset):
+  """(seconds, steps) until the training accuracy is what the config stops at.
 
-
-def fastest(config, dataset, say=print):
-  """(kind, Training): of eager and compiled steps those that a trial found faster.
-
-  Both have taken a few steps then, so everything is compiled. `say` is told in a sentence
-  where `torch.compile` does not work.
+  Compiled steps would not pay for their compilation.
   """
-  found = {}
-  for kind in KINDS:
-    try:
-      training = build(config, dataset, kind)
-      for steps in (2, TRIAL_STEPS):  # the first compiles
-        seconds = epoch(training, dataset, steps, config.batch_size)
-    except Exception as error:
-      if kind == 'eager':
-        raise
-      reason = str(error).strip().splitlines()[0]
-      say(f'torch.compile does not work here ({reason}); PyTorch is eager.')
-    else:
-      found[kind] = seconds, training
-  kind = min(found, key=lambda kind: found[kind][0])
-  return kind, found[kind][1]
+  started = time.perf_counter()
+  training = build(config, dataset, 'eager')
+  steps = 0
+  while training.accuracy() < config.stop_at_train_accuracy:
+    training.turn()
+    steps += len(training.losses)
+  return time.perf_counter() - started, steps
 
 
 def ceiling(precision):
