@@ -161,7 +161,9 @@ def draw(results):
     if m['bend']:
       axis.axvline(m['bend'], color='black', linestyle=':', linewidth=1)
     axis.set_xscale('log', base=2)
-    axis.set_yscale('log')
+    axis.set_yscale('log', base=2)
+    axis.xaxis.set_major_formatter('{x:,.0f}')
+    axis.yaxis.set_major_formatter('{x:.3g}')
     axis.set(xlabel=LABELS[m['axis']], ylabel='seconds per epoch')
     axis.set_title(f'slope {m["slope"]:.2f}', fontsize=9)
   return figure
