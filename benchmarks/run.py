@@ -110,8 +110,8 @@ def choose():
   devices = jax.device_count()
   if not all(s.isdecimal() and int(s) and int(s) % devices == 0 for s in sizes):
     raise BadInput(
-      f'--batch_sizes is {",".join(sizes)!r}, but it must be numbers of examples, '
-      f'multiples of the {devices} devices, with commas between.'
+      f'--batch_sizes is {",".join(sizes)!r}, but it must be numbers of examples '
+      f'that can be divided by the number of devices, {devices}, with commas between.'
     )
   wanted['batch_sizes'] = [int(s) for s in sizes]
   return wanted
