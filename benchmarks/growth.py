@@ -1,0 +1,173 @@
+r"""How the seconds of an epoch grow with what is trained.
+
+  TFDS_DATA_DIR=... python -m benchmarks.growth --out=runs/growth [--axes=width,examples]
+
+MLP 1x512 on CIFAR-10 at batch 128, of which one number is changed at a time: the examples,
+the hidden units, the batch size, the devices that a CPU simulates (processes of their own,
+on the same cores, so that sharing costs and gains nothing). The points of an axis take
+turns. Beside the seconds stands the slope of the straight line through their logarithms (1:
+as much again for twice as much), and where it bends: the first point from which the slope
+to the next is farther than 0.25 from that between the first two. --out gets results.json,
+table.md, figure.png and figure.svg. It asserts nothing. Minutes on two CPU cores.
+"""
+
+import itertools
+import statistics
+import tempfile
+
+import numpy as np
+from absl import app, flags
+
+from benchmarks import once, ours, report
+from rethink_gen import command_line, metrics, train
+from rethink_gen.errors import BadInput
+from rethink_gen.paper import drawing
+
+AXES = {
+  'examples': (1_024, 2_048, 4_096, 8_192, 16_384, 32_768, 49_152),
+  'width': (32, 64, 128, 256, 512, 1_024, 2_048, 4_096),
+  'batch_size': (8, 16, 32, 64, 128, 256, 512, 1_024, 2_048),
+  'devices': (1, 2, 4, 8),
+}
+LABELS = {
+  'examples': 'training examples',
+  'width': 'hidden units',
+  'batch_size': 'batch size',
+  'devices': 'simulated devices',
+}
+EXAMPLES = 8_192  # where it is not they that change
+BEND = 0.25  # a change of slope that counts as one
+
+AXES_FLAG = flags.DEFINE_list('axes', list(AXES), f'Of {", ".join(AXES)}.')
+ROUNDS = flags.DEFINE_integer('rounds', 5, 'How many turns each takes.', lower_bound=1)
+
+
+def main(_):
+  command_line.prepare()
+  command_line.call(lambda _: measure(), report.OUT.value or 'the benchmark')
+
+
+def measure():
+  """Checks the flags, measures an axis after the other, writes after each."""
+  wrong = set(AXES_FLAG.value) - set(AXES)
+  if wrong or not AXES_FLAG.value:
+    raise BadInput(
+      f'--axes is {",".join(AXES_FLAG.value)!r}, but it must be of {", ".join(AXES)}, with '
+      'commas between.'
+    )
+  out = report.new_folder()
+  results = report.describe_machine() | {'measurements': []}
+  print(report.describe(results), flush=True)
+  for axis in AXES_FLAG.value:
+    seconds = on_devices() if axis == 'devices' else in_turns(axis)
+    results['measurements'].append(describe(axis, seconds))
+    if out:
+      metrics.write_json(out / 'results.json', results)
+  print('\n' + table(results))
+  if out:
+    report.write(out, table(results), draw(results))
+
+
+def in_turns(axis):
+  """{value: [seconds of an epoch a round]} for the values of an axis of the config."""
+  turns = {value: make_turn(axis, value) for value in AXES[axis]}
+  seconds = {value: [] for value in turns}
+  for number in range(ROUNDS.value):
+    print(f'{axis}: round {number + 1} of {ROUNDS.value}', flush=True)
+    for value, turn in turns.items():
+      seconds[value].append(turn())
+  return seconds
+
+
+def make_turn(axis, value):
+  """A turn of the compiled epoch, compiled and warm."""
+  config = ours.make_config('mlp_1x512', num_train=EXAMPLES)
+  if axis == 'examples':
+    config.dataset.num_train = value
+  elif axis == 'width':
+    config.model.width = value
+  else:
+    config.batch_size = value
+  epoch = ours.compiled_epoch(config, ours.load(config))
+
+  def turn():
+    with train.matmul_precision(config):
+      return epoch()
+
+  turn()
+  return turn
+
+
+def on_devices():
+  """The same for devices, each round of each in a process of its own."""
+  seconds = {value: [] for value in AXES['devices']}
+  with tempfile.TemporaryDirectory() as cache:
+    for number in range(ROUNDS.value):
+      print(f'devices: round {number + 1} of {ROUNDS.value}', flush=True)
+      for devices, of_them in seconds.items():
+        of_them += once.start(cache, devices, examples=EXAMPLES)['epochs']
+  return seconds
+
+
+def describe(axis, seconds):
+  """What the seconds of an axis say: a measurement with slope and bend."""
+  values = np.array(list(seconds))
+  medians = np.array([statistics.median(found) for found in seconds.values()])
+  x, y = np.log(values), np.log(medians)
+  local = np.diff(y) / np.diff(x)
+  away = np.flatnonzero(np.abs(local - local[0]) > BEND)
+  return {
+    'axis': axis,
+    'values': values.tolist(),
+    'seconds': list(seconds.values()),
+    'slope': float(np.polyfit(x, y, 1)[0]),
+    'slopes': local.tolist(),
+    'bend': int(values[away[0]]) if len(away) else None,
+  }
+
+
+def table(results):
+  """A table an axis, in Markdown."""
+  text = [
+    f'`{results["command"]}`: {report.describe(results)}',
+    'Seconds of an epoch, the median of the rounds, in brackets the least and the most; '
+    'the slope from each point to the next, of logarithms.',
+  ]
+  for m in results['measurements']:
+    bend = 'no bend' if m['bend'] is None else f'it bends at {m["bend"]:,}'
+    lines = [f'| {LABELS[m["axis"]]} | seconds | slope to the next |', '|---|---|---|']
+    for value, seconds, slope in itertools.zip_longest(
+      m['values'], m['seconds'], m['slopes']
+    ):
+      to_next = '' if slope is None else f'{slope:.2f}'
+      lines.append(f'| {value:,} | {report.say(report.spread(seconds))} | {to_next} |')
+    text += ['\n'.join(lines), f'Slope over all {m["slope"]:.2f}; {bend}.']
+  return '\n\n'.join(text) + '\n'
+
+
+def draw(results):
+  """Seconds against each axis, both logarithmic, the bend a dotted line."""
+  measurements = results['measurements']
+  figure, axes = drawing.subplots(
+    -(-len(measurements) // 2), 2, height=2.8 * -(-len(measurements) // 2), squeeze=False
+  )
+  for axis, m in itertools.zip_longest(axes.flat, measurements):
+    if m is None:
+      axis.set_axis_off()
+      continue
+    medians, least, most = zip(*map(report.spread, m['seconds']), strict=True)
+    axis.fill_between(m['values'], least, most, color=drawing.PALETTE[0], alpha=0.3)
+    axis.plot(m['values'], medians, 'o-', color=drawing.PALETTE[0])
+    if m['bend']:
+      axis.axvline(m['bend'], color='black', linestyle=':', linewidth=1)
+    axis.set_xscale('log', base=2)
+    axis.set_yscale('log', base=2)
+    axis.xaxis.set_major_formatter('{x:,.0f}')
+    axis.yaxis.set_major_formatter('{x:.3g}')
+    axis.set(xlabel=LABELS[m['axis']], ylabel='seconds per epoch')
+    axis.set_title(f'slope {m["slope"]:.2f}', fontsize=9)
+  return figure
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=report.parse)

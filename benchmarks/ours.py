@@ -1,0 +1,105 @@
+"""What is timed of this project: the compiled epoch, and beside it a plain Flax loop.
+
+The plain loop is what one writes first: linen's own convolution and pooling, batches
+gathered by NumPy, one jitted step a batch. Every `turn(steps=None)` here trains so many
+steps, or to the end of the epoch, and returns the seconds they took; the first compiles.
+"""
+
+import importlib
+import time
+from unittest import mock
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from rethink_gen import models, sgd, train
+from rethink_gen.data import preprocess, sources
+from rethink_gen.models import layers
+
+# Batches of 128 in a turn on a CPU: seconds of work on two cores.
+CPU_BATCHES = {
+  'mlp_1x512': 390,
+  'mlp_3x512': 390,
+  'alexnet': 24,
+  'inception': 5,
+  'inception_no_bn': 5,
+}
+EPOCH = 390 * 128  # examples of a turn elsewhere: an epoch of CIFAR-10 at batch 128
+
+
+def make_config(name, batch_size=128, precision='float32', num_train=None):
+  """The config configs/NAME.py with these fields."""
+  config = importlib.import_module(f'configs.{name}').get_config()
+  config.batch_size = batch_size
+  config.precision = precision
+  config.dataset.num_train = num_train
+  return config
+
+
+def examples(name, batch_size, part=1):
+  """How many examples a turn trains on, or its n-th part: whole batches, two at least."""
+  on_cpu = jax.default_backend() == 'cpu'
+  wanted = 128 * CPU_BATCHES[name] if on_cpu else EPOCH
+  return max(2, wanted // part // batch_size) * batch_size
+
+
+def load(config):
+  """The Dataset of a config, with few test examples, which no turn looks at."""
+  dataset, _ = train.load(config)
+  return sources.first(dataset, config.dataset.num_train, 100)
+
+
+def compiled_epoch(config, dataset):
+  """A turn of the compiled epoch, as `train.run` trains."""
+  state, train_to, _ = train.build(config, dataset)
+
+  def turn(steps=None):
+    nonlocal state
+    started = time.perf_counter()
+    step, whole = int(state.step), len(state.losses)
+    end = (step // whole + 1) * whole
+    state = train_to(state, end if steps is None else min(end, step + steps))
+    jax.block_until_ready(state)
+    return time.perf_counter() - started
+
+  return turn
+
+
+def plain_loop(config, dataset):
+  """A turn of the same of a loop over batches, a jitted step each."""
+  model = models.create(config.model, dataset.num_classes, dtype=config.precision)
+  transformation = sgd.optimizer(config)
+  crop_shape = preprocess.crop_shape(*dataset.x_train.shape[1:3])
+  key = jax.random.key(0)
+  whole = len(dataset.y_train) // config.batch_size
+  channels = dataset.x_train.shape[-1]
+  state = sgd.make_initialise(model, transformation, (*crop_shape, channels), whole)(key)
+
+  @jax.jit
+  def step(state, images, labels):
+    inputs = preprocess.preprocess(images, crop_shape)
+    # While this is traced, linen's layers are in the place of ours.
+    with mock.patch.multiple(layers, convolve=convolve, max_pool=max_pool):
+      return sgd.train_step(model, transformation, state, inputs, labels, key)
+
+  def turn(steps=None):
+    nonlocal state
+    started = time.perf_counter()
+    order = np.random.default_rng().permutation(whole * config.batch_size)
+    for chosen in order.reshape(whole, -1)[:steps]:
+      state = step(state, dataset.x_train[chosen], dataset.y_train[chosen])
+    jax.block_until_ready(state)
+    return time.perf_counter() - started
+
+  return turn
+
+
+def convolve(x, kernel, stride=1, padding='SAME'):
+  return jax.lax.conv_general_dilated(
+    x, kernel, (stride, stride), padding, dimension_numbers=layers.DIMENSIONS
+  )
+
+
+def max_pool(x, padding='SAME'):
+  return nn.max_pool(x, (3, 3), (2, 2), padding)

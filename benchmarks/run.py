@@ -1,0 +1,262 @@
+r"""This project beside a plain Flax loop and PyTorch, all in one run on one machine.
+
+  pip install -e '.[benchmarks]'                     (PyTorch; without it its columns go)
+  TFDS_DATA_DIR=... python -m benchmarks.run --out=runs/benchmarks
+
+Those that are compared take turns, so that a machine that changes its speed changes all.
+--parts says what is measured:
+
+  epoch    training, of every --models at --batch_sizes and --precisions, and in each round
+           beside it a large product and a large copy, whose share each reaches
+  start    from nothing to a first step, and what building and compiling takes of it, with
+           no compiled program kept from before (cold) and with one (warm); peak memory
+  fit      all random labels of 2,000 images of CIFAR-10 with MLP 1x512: `train.run` with
+           its evaluations and checkpoints, in PyTorch a loop with evaluations
+  grid     Figure 1(b) at smoke scale end to end
+
+Before and after a change, within two minutes on two CPU cores: the epochs of the MLPs and
+AlexNet in float32 at batch 128, without torch.compile, and a start of MLP 1x512:
+
+  python -m benchmarks.run --quick --out=runs/before
+  python -m benchmarks.run --quick --out=runs/after --compare=runs/before/results.json
+
+--out gets results.json, table.md, figure.png and figure.svg. PyTorch is that of
+benchmarks/peer_torch.py. A benchmark, not a test: it asserts nothing.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+# PyTorch wants some of a GPU's memory too; JAX would take three quarters.
+os.environ.setdefault('XLA_PYTHON_CLIENT_MEM_FRACTION', '0.4')
+
+import jax
+from absl import app, flags
+
+from benchmarks import once, ours, report
+from rethink_gen import command_line, estimate, metrics, train
+from rethink_gen.errors import BadInput
+
+PARTS = ('epoch', 'start', 'fit', 'grid')
+PRECISIONS = ('float32', 'bfloat16')
+QUICK_MODELS = ['mlp_1x512', 'mlp_3x512', 'alexnet']
+QUICK_PART = 4  # a turn of --quick trains on a quarter of the examples
+
+MODELS_FLAG = flags.DEFINE_list(
+  'models', None, f'Which configs, of {", ".join(ours.CPU_BATCHES)}; all by default.'
+)
+ROUNDS = flags.DEFINE_integer(
+  'rounds', None, 'How many turns each takes; 5 by default, 3 if quick.', lower_bound=1
+)
+PARTS_FLAG = flags.DEFINE_list('parts', None, f'What to measure, of {", ".join(PARTS)}.')
+BATCH_SIZES = flags.DEFINE_list('batch_sizes', None, 'Examples in a batch; 128 and 512.')
+PRECISIONS_FLAG = flags.DEFINE_list('precisions', None, 'Of float32, bfloat16; both.')
+QUICK = flags.DEFINE_bool('quick', False, 'Within two minutes on two CPU cores.')
+COMPARE = flags.DEFINE_string('compare', None, 'An older results.json to compare with.')
+
+
+def main(_):
+  command_line.prepare()
+  command_line.call(lambda _: run(), report.OUT.value or 'the benchmark')
+
+
+def run():
+  """Checks the flags, measures, and reports after every part that is finished."""
+  wanted = choose()
+  older = report.read(COMPARE.value) if COMPARE.value else None
+  out = report.new_folder()
+  with_torch = importlib.util.find_spec('torch') is not None
+  if not with_torch:
+    print("PyTorch is not installed, so it is left out: pip install -e '.[benchmarks]'.")
+  results = report.describe_machine(with_torch)
+  print(report.describe(results), flush=True)
+  results['measurements'] = []
+  measure = {'epoch': epochs, 'start': starts, 'fit': fits, 'grid': grids}
+  for part in wanted['parts']:
+    for measurement in measure[part](wanted, with_torch):
+      results['measurements'].append(measurement)
+      print(report.line(measurement), flush=True)
+      if out:  # so that what is measured stays, whatever happens
+        metrics.write_json(out / 'results.json', results)
+  print('\n' + report.table(results))
+  if out:
+    report.write(out, report.table(results), report.draw(results))
+  if older:
+    print('\n' + report.comparison(older, results))
+
+
+def choose():
+  """What is to be measured, from the flags; raises BadInput for what there is not."""
+  quick = QUICK.value
+  defaults = {
+    'models': (MODELS_FLAG, tuple(ours.CPU_BATCHES), QUICK_MODELS),
+    'parts': (PARTS_FLAG, PARTS, ['epoch', 'start']),
+    'precisions': (PRECISIONS_FLAG, PRECISIONS, ['float32']),
+  }
+  wanted = {'rounds': ROUNDS.value or (3 if quick else 5), 'quick': quick}
+  for name, (flag, known, few) in defaults.items():
+    wanted[name] = flag.value if flag.value is not None else few if quick else list(known)
+    wrong = set(wanted[name]) - set(known)
+    if wrong or not wanted[name]:
+      raise BadInput(
+        f'--{name} is {",".join(wanted[name])!r}, but it must be of {", ".join(known)}, '
+        'with commas between.'
+      )
+  sizes = BATCH_SIZES.value or (['128'] if quick else ['128', '512'])
+  devices = jax.device_count()
+  if not all(s.isdecimal() and int(s) and int(s) % devices == 0 for s in sizes):
+    raise BadInput(
+      f'--batch_sizes is {",".join(sizes)!r}, but it must be numbers of examples '
+      f'that can be divided by the number of devices, {devices}, with commas between.'
+    )
+  wanted['batch_sizes'] = [int(s) for s in sizes]
+  return wanted
+
+
+def contestants(wanted, with_torch):
+  """Of once.WHO those that take part; --quick has no time for torch.compile."""
+  left_out = {'PyTorch compiled'} if wanted['quick'] else set()
+  if not with_torch:
+    left_out |= {'PyTorch eager', 'PyTorch compiled'}
+  return [who for who in once.WHO if who not in left_out]
+
+
+def epochs(wanted, with_torch):
+  """A measurement of every model, batch size and precision."""
+  for precision in wanted['precisions']:
+    for batch_size in wanted['batch_sizes']:
+      for name in wanted['models']:
+        yield from epoch(wanted, with_torch, name, batch_size, precision)
+
+
+def epoch(wanted, with_torch, name, batch_size, precision):
+  """Seconds of an epoch of one model, and the ceilings measured in the same rounds."""
+  count = ours.examples(name, batch_size, QUICK_PART if wanted['quick'] else 1)
+  config = ours.make_config(name, batch_size, precision, count)
+  dataset = ours.load(config)
+  case = f'{name}, batch {batch_size}, {precision}'
+  turns, ceilings = {}, {'JAX': lambda: of_machine(precision)}
+  with train.matmul_precision(config):
+    for who in contestants(wanted, with_torch):
+      print(f'{case}: {who} is prepared', flush=True)
+      try:
+        turn = once.make_turn(who, config, dataset)
+        turn(1)
+        turn()  # to the end of the epoch
+      except Exception as error:
+        if who != 'PyTorch compiled':
+          raise
+        reason = ' '.join(str(error).split())[:120]
+        print(f'torch.compile does not work here, so it is left out ({reason}).')
+      else:
+        turns[who] = turn
+    if with_torch:
+      from benchmarks import peer_torch
+
+      ceilings['PyTorch'] = lambda: peer_torch.ceiling(precision)
+    seconds, rates = {who: [] for who in turns}, {who: [] for who in ceilings}
+    for number in range(wanted['rounds']):
+      print(f'{case}: round {number + 1} of {wanted["rounds"]}', flush=True)
+      for measure, measured in ((turns, seconds), (ceilings, rates)):
+        for who, turn in measure.items():
+          measured[who].append(turn())
+  flops = estimate.count(config, dataset).step(batch_size).flops
+  yield {
+    'measure': 'epoch',
+    'case': case,
+    'unit': 's',
+    'examples': count,
+    'flops': flops * (count // batch_size),
+    'values': seconds,
+    'product_flops_per_second': {who: [r[0] for r in rate] for who, rate in rates.items()},
+    'copy_bytes_per_second': {who: [r[1] for r in rate] for who, rate in rates.items()},
+  }
+
+
+def of_machine(precision):
+  """(operations per second, bytes per second) of a large product and copy in JAX."""
+  machine = estimate.measure_machine(precision)
+  return getattr(machine, precision), machine.bandwidth
+
+
+def starts(wanted, with_torch):
+  """Start-up, compilation and peak memory, each in processes of their own."""
+  for name in ['mlp_1x512'] if wanted['quick'] else wanted['models']:
+    reports = {'cold': {}, 'warm': {}}
+    who_starts = contestants(wanted, with_torch)
+    for number in range(1 if wanted['quick'] else wanted['rounds']):
+      for who in who_starts:
+        print(f'{name}: start {number + 1} of {who}', flush=True)
+        with tempfile.TemporaryDirectory() as cache:
+          for of_kind in reports.values():
+            of_kind.setdefault(who, []).append(once.start(cache, model=name, who=who))
+    for kind, of_kind in reports.items():
+      for key, measure in (
+        ('start_to_first_step', 'start to first step'),
+        ('build_and_first_step', 'building and compiling'),
+      ):
+        values = {who: [r[key] for r in found] for who, found in of_kind.items()}
+        yield measurement(measure, f'{name}, {kind}', 's', values)
+    values = {who: [r['peak_memory'] for r in rs] for who, rs in reports['warm'].items()}
+    if all(map(all, values.values())):
+      megabytes = {who: [b / 1e6 for b in found] for who, found in values.items()}
+      yield measurement('peak memory', name, 'MB', megabytes)
+
+
+def measurement(measure, case, unit, values):
+  return {'measure': measure, 'case': case, 'unit': unit, 'values': values}
+
+
+def fits(wanted, with_torch):
+  """Seconds and steps until random labels are fitted."""
+  seconds, steps = {}, {}
+  for number in range(wanted['rounds']):
+    print(f'fitting random labels: round {number + 1} of {wanted["rounds"]}', flush=True)
+    config = ours.make_config('mlp_1x512_random', num_train=2_000)
+    config.dataset.num_test = 100
+    config.stop_at_train_accuracy = 1.0
+    config.num_epochs = 1_000
+    config.seed = number
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as workdir:
+      summary = train.run(config, workdir, metrics.silence)
+      taken = {'ours': (time.perf_counter() - started, summary['steps'])}
+    if with_torch:
+      from benchmarks import peer_torch
+
+      taken['PyTorch eager'] = peer_torch.fit(config, ours.load(config))
+    for who, (time_taken, steps_taken) in taken.items():
+      seconds.setdefault(who, []).append(time_taken)
+      steps.setdefault(who, []).append(steps_taken)
+  case = '2,000 images, mlp_1x512'
+  yield measurement('fitting random labels', case, 's', seconds)
+  yield measurement('fitting random labels', case, 'steps', steps)
+
+
+def grids(wanted, with_torch):
+  """Seconds of an artefact, from its command to its report."""
+  del with_torch
+  values = {'cold': [], 'warm': []}
+  for number in range(wanted['rounds']):
+    print(f'Figure 1(b): round {number + 1} of {wanted["rounds"]}', flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+      for kind, seconds in values.items():
+        started = time.perf_counter()
+        subprocess.run(
+          [sys.executable, '-m', 'rethink_gen.reproduce', '--artifact=figure1b']
+          + ['--scale=smoke', f'--workdir={folder}/{kind}'],
+          env=os.environ | {'RETHINK_GEN_CACHE': f'{folder}/cache'},
+          stdout=subprocess.DEVNULL,
+          check=True,
+        )
+        seconds.append(time.perf_counter() - started)
+  for kind, seconds in values.items():
+    yield measurement('Figure 1(b) at smoke scale', kind, 's', {'ours': seconds})
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=report.parse)
