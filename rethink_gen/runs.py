@@ -285,19 +285,19 @@ def _table(folder):
     if field not in config_lib.WITHOUT_EFFECT
     and len({config[field] for config in configs.values()}) > 1
   ]
-  frame = pd.DataFrame(
-    [
-      {field: configs.get(name, {}).get(field) for field in differing} | row
-      for name, row in rows.items()
-    ],
-    index=pd.Index(rows, name='run'),
-    columns=[*differing, *FIGURES],
-  )
-  for column in frame:  # A whole number stays one where others have none.
-    kinds = {type(value) for value in frame[column] if not pd.isna(value)}
-    if kinds <= {int}:
-      frame[column] = frame[column].astype('Int64')
-  return frame, damaged
+  values = {
+    field: [configs.get(name, {}).get(field) for name in rows] for field in differing
+  } | {column: [row.get(column) for row in rows.values()] for column in FIGURES}
+  columns = {name: pd.array(column, _type(column)) for name, column in values.items()}
+  return pd.DataFrame(columns, pd.Index(rows, name='run')), damaged
+
+
+def _type(values):
+  """That of a column: a whole number stays one where other runs have none."""
+  kinds = {type(value) for value in values if value is not None}
+  if kinds == {int}:
+    return 'Int64'
+  return 'float64' if kinds and kinds <= {int, float} else object
 
 
 def _find(folder):
@@ -344,15 +344,14 @@ def _figures(folder):
 def print_table(frame, damaged, console):
   """The table for a terminal, and a line for each damaged run.
 
-  Where it is too narrow for a column for each field that differs, these stand under the
-  name of the run.
+  Where it is too narrow for a column for each field that differs, those that are not at
+  their defaults stand under the name of the run.
   """
-  differing = [column for column in frame if column not in FIGURES]
-  labels = _labels(differing)
-  wide = _rich_table(frame, labels, under_name=False)
+  labels = _labels(column for column in frame if column not in FIGURES)
+  wide = _columns(frame, labels)
   options = console.options.update(max_width=10_000)
-  fits = Measurement.get(console, options, wide).minimum <= console.width
-  console.print(wide if fits else _rich_table(frame, labels, under_name=True))
+  fits = Measurement.get(console, options, wide).maximum <= console.width
+  console.print(wide if fits else _columns(_with_changes(frame, labels), {}))
   for name, sentence in damaged.items():
     console.print(f'{name}: {sentence}', highlight=False, markup=False, soft_wrap=True)
 
@@ -367,37 +366,42 @@ def _labels(fields):
   return {field: words[field] if count[words[field]] == 1 else field for field in fields}
 
 
-def _rich_table(frame, labels, under_name):
-  grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-  grid.add_column('run', overflow='fold', no_wrap=not under_name)
-  for label in () if under_name else labels.values():
+def _with_changes(frame, labels):
+  """The frame with what is not at its default in the names of the runs."""
+  defaults = config_lib.flatten(config_lib.default())
+  names = []
+  for name, row in frame.astype(object).iterrows():
+    changes = [
+      f'{label}={row[field]}'
+      for field, label in labels.items()
+      if not pd.isna(row[field]) and row[field] != defaults[field]
+    ]
+    names.append('\n'.join(filter(None, (name, ' '.join(changes)))))
+  return frame.set_index(pd.Index(names))
+
+
+def _columns(frame, labels):
+  """A rich Table of the frame, with a column for each of {field: label}."""
+  padding = (0, 1, 0, 0) if labels else 0
+  grid = Table(box=box.SIMPLE_HEAD, padding=padding, pad_edge=False, show_edge=False)
+  grid.add_column('run', overflow='fold')
+  for label in labels.values():
     grid.add_column(label.replace('_', '\n'), no_wrap=True)
-  for header in ('status', 'train', 'test', 'gap', 'steps\nto fit', 'time'):
-    justify = 'left' if header == 'status' else 'right'
-    grid.add_column(header, justify=justify, no_wrap=True)
-  for name, row in frame.iterrows():
-    values = {label: _say(row[field]) for field, label in labels.items()}
-    if under_name:
-      name = '\n'.join([name, *(f'  {label}={v}' for label, v in values.items())])
-      values = {}
-    grid.add_row(*map(_plain, (name, *values.values(), *_cells(row))))
+  grid.add_column('status', no_wrap=True)
+  for header in ('train', 'test', 'gap', 'steps\nto fit', 'time'):
+    grid.add_column(header, justify='right', no_wrap=True)
+  for name, row in frame.astype(object).iterrows():
+    values = ['' if pd.isna(row[field]) else str(row[field]) for field in labels]
+    grid.add_row(*map(rich.text.Text, (name, *values, *_cells(row))))
   return grid
 
 
-def _plain(text):
-  return rich.text.Text(text)  # and no markup, whatever a folder is called
-
-
 def _cells(row):
-  yield f'{row.status}, {row.epochs} ep.' if row.status == 'unfinished' else row.status
+  yield f'epoch {row.epochs}' if row.status == 'unfinished' else row.status
   for name in ('train_accuracy', 'test_accuracy', 'generalization_gap'):
     yield '' if pd.isna(row[name]) else metrics.percent(row[name])
   yield '' if pd.isna(row.steps_to_fit) else f'{row.steps_to_fit:,}'
   yield '' if pd.isna(row.seconds) else metrics.duration(row.seconds)
-
-
-def _say(value):
-  return 'None' if pd.isna(value) else f'{value}'
 
 
 def export(run, path):
@@ -483,7 +487,7 @@ def parse(argv):
     command_line.refuse(f'{error}; --help shows what there is.')
   if len(rest) != 2:
     command_line.refuse(
-      'Give one folder, such as python -m rethink_gen.runs runs; --help shows what there is.'
+      'Give one folder, as in python -m rethink_gen.runs runs; --help shows what there is.'
     )
   return rest
 
