@@ -21,6 +21,7 @@ import pathlib
 import re
 from typing import Any, NamedTuple
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -140,7 +141,7 @@ class Run(NamedTuple):
       return complexity.predict(
         self.config, num_classes, self.params, self.batch_stats, images
       )
-    except (TypeError, ValueError, AttributeError) as error:  # of shapes, by flax or jax
+    except (TypeError, ValueError, flax.errors.FlaxError) as error:  # of shapes
       raise BadInput(sentence) from error
 
 

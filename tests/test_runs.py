@@ -340,7 +340,7 @@ def test_the_table_has_what_differs_and_what_came_out(made):
   assert frame['model.width'].tolist() == [32, 32, 48, 32]
   statuses = ['diverged', 'complete', 'complete', 'unfinished']
   assert frame.status.tolist() == statuses
-  assert frame.epochs.tolist() == [0, 4, 4, 3]
+  assert frame.epochs.tolist() == [1, 4, 4, 3]
   for name in ('first', 'grid/runs/wide'):
     summary = json.loads((made / name / 'summary.json').read_text())
     for column in ('train_accuracy', 'generalization_gap', 'seconds'):
@@ -356,7 +356,7 @@ def test_steps_to_fit_stay_whole_numbers(copied, tmp_path):
   run(copied / 'fits', **{'num_epochs': 300, 'stop_at_train_accuracy': 0.5})
   frame = runs.table(copied)
   assert frame.steps_to_fit['fits'] % 6 == 0
-  assert isinstance(frame.steps_to_fit['fits'], np.integer | int)
+  assert isinstance(frame.steps_to_fit['fits'], int | np.integer)
   assert pd.isna(frame.steps_to_fit['first'])
 
 
