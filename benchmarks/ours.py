@@ -52,7 +52,7 @@ def load(config):
 
 def compiled_epoch(config, dataset):
   """A turn of the compiled epoch, as `train.run` trains."""
-  state, train_to, _ = train.build(config, dataset)
+  state, train_to, *_ = train.build(config, dataset)
 
   def turn(steps=None):
     nonlocal state
@@ -69,7 +69,7 @@ def compiled_epoch(config, dataset):
 def plain_loop(config, dataset):
   """A turn of the same of a loop over batches, a jitted step each."""
   model = models.create(config.model, dataset.num_classes, dtype=config.precision)
-  transformation = sgd.optimizer(config)
+  transformation = sgd.optimizer(config, sgd.rates(config))
   crop_shape = preprocess.crop_shape(*dataset.x_train.shape[1:3])
   key = jax.random.key(0)
   whole = len(dataset.y_train) // config.batch_size

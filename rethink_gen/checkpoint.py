@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from rethink_gen import distributed
+from rethink_gen.errors import BadInput
 
 KEPT = 2  # the newest, and one to fall back on when the newest is damaged
 
@@ -100,23 +101,87 @@ def restore(manager, state):
   A checkpoint that cannot be read is renamed to STEP.damaged with a warning, so that the
   run can write that step again, and the one before it is tried.
   """
-  items = {'state': ocp.args.StandardRestore(state), 'digest': ocp.args.JsonRestore()}
   for step in sorted(manager.all_steps(), reverse=True):
-    found, reason = None, ''
-    try:
-      found = manager.restore(step, args=ocp.args.Composite(**items))
-      if found['digest']['blake2b'] != _digest(found['state']):
-        raise ValueError('its arrays are not those that were saved')
-    except (MemoryError, PermissionError):
-      raise
-    except Exception as error:  # Orbax raises many kinds for the many kinds of damage.
-      reason = f'{type(error).__name__}: {" ".join(str(error).split())[:120]}'
+    found, reason = _try(lambda step=step: _restore(manager, step, state))
     reasons = distributed.exchange(reason)
     if not any(reasons):
-      return found['state']
+      return found
     distributed.on_first(functools.partial(_put_aside, manager, step, max(reasons)))
     manager.reload()
   return state
+
+
+def _restore(manager, step, state):
+  items = {'state': ocp.args.StandardRestore(state), 'digest': ocp.args.JsonRestore()}
+  found = manager.restore(step, args=ocp.args.Composite(**items))
+  if found['digest']['blake2b'] != _digest(found['state']):
+    raise ValueError('its arrays are not those that were saved')
+  return found['state']
+
+
+def _try(read):
+  """(what it reads, ''), or (None, why the checkpoint cannot be read)."""
+  try:
+    return read(), ''
+  except (MemoryError, PermissionError):
+    raise
+  except Exception as error:  # Orbax raises many kinds for the many kinds of damage.
+    return None, f'{type(error).__name__}: {" ".join(str(error).split())[:120]}'
+
+
+def look(workdir, complete):
+  """The newest state that can be read, on whatever machine, with nothing written.
+
+  A checkpoint that cannot be read is left where it is, with a warning, and the one before
+  it is tried. The run may go on meanwhile, and take old checkpoints away.
+
+  Args:
+    workdir: the folder of a run.
+    complete: makes of {field: nested dicts of jax.ShapeDtypeStruct}, of which Orbax keeps
+      the shapes but not the types of the containers, a state to restore.
+
+  Returns:
+    The state with NumPy arrays, or None where there is no checkpoint.
+
+  Raises:
+    BadInput: when there are checkpoints and none can be read.
+  """
+  folder = pathlib.Path(workdir).absolute() / 'checkpoints'
+  options = ocp.CheckpointManagerOptions(
+    read_only=True, create=False, save_interval_steps=0
+  )
+  handlers = {
+    'state': ocp.StandardCheckpointHandler(),
+    'digest': ocp.JsonCheckpointHandler(),
+  }
+  _quiet_orbax()
+  damaged, tried = {}, set()
+  with ocp.CheckpointManager(folder, options=options, item_handlers=handlers) as manager:
+    while left := set(manager.all_steps()) - tried:
+      step = max(left)
+      found, reason = _try(lambda step=step: _look(manager, step, complete))
+      if not reason:
+        return found
+      if (folder / str(step)).exists():
+        damaged[step] = reason
+        logging.warning('Checkpoint %s cannot be read (%s).', folder / str(step), reason)
+      tried.add(step)
+      manager.reload()
+  if damaged:
+    raise BadInput(
+      f'No checkpoint in {folder} can be read (of {max(damaged)}: '
+      f'{damaged[max(damaged)]}); copy the folder anew, or let the run go on, which starts '
+      'from the beginning then.'
+    )
+  return None
+
+
+def _look(manager, step, complete):
+  tree = manager.item_metadata(step)['state'].tree
+  shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+  # With arrays of NumPy to restore, Orbax does not ask for the devices that saved them.
+  state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), complete(shapes))
+  return _restore(manager, step, state)
 
 
 def _put_aside(manager, step, reason):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rethink_gen import checkpoint, sgd
+from rethink_gen.errors import BadInput
 
 
 def state(step):
@@ -143,6 +144,70 @@ def test_a_step_may_be_damaged_twice(workdir):
     with checkpoint.open_manager(workdir) as manager:
       checkpoint.save(manager, state(20))
   assert bits(restored(workdir)) == bits(state(20))
+
+
+def looked(workdir):
+  def complete(shapes):
+    return sgd.State(**shapes | {'opt_state': jax.eval_shape(state, 0).opt_state})
+
+  return checkpoint.look(workdir, complete)
+
+
+def contents(folder):
+  return {path: path.is_file() and path.read_bytes() for path in folder.rglob('*')}
+
+
+def test_a_state_can_be_looked_at_without_one_like_it(workdir, capfd):
+  found = looked(workdir)
+  assert bits(found) == bits(state(20))
+  assert jax.tree.structure(found) == jax.tree.structure(state(20))
+  assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(found))
+  assert capfd.readouterr().err == ''
+
+
+@pytest.mark.parametrize('damage', DAMAGES)
+def test_looking_passes_over_what_is_damaged_and_changes_nothing(damage, workdir, caplog):
+  DAMAGES[damage](workdir / 'checkpoints/20')
+  left = workdir / 'checkpoints/30.orbax-checkpoint-tmp'
+  shutil.copytree(workdir / 'checkpoints/10', left)
+  before = contents(workdir)
+  assert bits(looked(workdir)) == bits(state(10))
+  [warning] = caplog.records
+  assert f'{workdir}/checkpoints/20 cannot be read' in warning.getMessage()
+  assert '\n' not in warning.getMessage()
+  assert contents(workdir) == before
+
+
+def test_where_all_are_damaged_looking_says_so(workdir):
+  for step in (10, 20):
+    cut(data_file(workdir / f'checkpoints/{step}'))
+  with pytest.raises(BadInput, match='(?s)^No checkpoint in [^\n]* can be read[^\n]*$'):
+    looked(workdir)
+
+
+def test_where_there_is_no_checkpoint_there_is_nothing_to_see(tmp_path):
+  assert looked(tmp_path) is None
+  (tmp_path / 'checkpoints').mkdir()
+  assert looked(tmp_path) is None
+  assert len(contents(tmp_path)) == 1
+
+
+def test_a_checkpoint_that_the_run_takes_away_meanwhile_is_no_damage(
+  workdir, caplog, monkeypatch
+):
+  """The run goes on, saves two and takes two away between the listing and the reading."""
+  read = checkpoint._look
+
+  def go_on(manager, step, complete):
+    if step == 20 and (workdir / 'checkpoints/20').exists():
+      with checkpoint.open_manager(workdir) as writer:
+        for later in (30, 40):
+          checkpoint.save(writer, state(later))
+    return read(manager, step, complete)
+
+  monkeypatch.setattr(checkpoint, '_look', go_on)
+  assert bits(looked(workdir)) == bits(state(40))
+  assert caplog.records == []
 
 
 def test_what_a_killed_save_left_is_ignored_and_removed(workdir):

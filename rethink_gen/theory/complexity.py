@@ -88,15 +88,28 @@ def digest(config, dataset):
 
 def outputs(network, images):
   """float32 (n, classes): the network's outputs on uint8 images (n, h, w, c)."""
-  config = network.config
-  model = models.create(
-    config.model, network.dataset.num_classes, dtype=jnp.dtype(config.precision)
-  )
-  crop_shape = preprocess.crop_shape(*images.shape[1:3], config.dataset.crop_size)
-  variables = {'params': network.params, 'batch_stats': network.batch_stats}
+  config, dataset, _, params, batch_stats = network
+  return predict(config, dataset.num_classes, params, batch_stats, images)
+
+
+def predict(config, num_classes, params, batch_stats, images):
+  """float32 (n, classes): logits, as evaluation while training computes them.
+
+  Args:
+    config: the ConfigDict that the network was trained with.
+    num_classes: of the data set.
+    params, batch_stats: of the network.
+    images: uint8 (n, h, w, c), or float32 on the same scale, as the data set has them; of
+      a data set that is streamed, as they come out of it.
+  """
+  model = models.create(config.model, num_classes, dtype=jnp.dtype(config.precision))
+  crop_shape = None
+  if not config.dataset.streaming:
+    crop_shape = preprocess.crop_shape(*images.shape[1:3], config.dataset.crop_size)
+  variables = {'params': params, 'batch_stats': batch_stats}
   with train.matmul_precision(config):
     blocks = [
-      _forward(model, crop_shape, variables, images[first : first + BATCH])
+      np.asarray(_forward(model, crop_shape, variables, images[first : first + BATCH]))
       for first in range(0, len(images), BATCH)
     ]
   return np.concatenate(blocks)
@@ -104,7 +117,12 @@ def outputs(network, images):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _forward(model, crop_shape, variables, images):
-  return model.apply(variables, preprocess.preprocess(images, crop_shape), train=False)
+  """Logits of images that are cropped and standardized, or without crop only scaled."""
+  if crop_shape is None:
+    inputs = preprocess.scale(images)
+  else:
+    inputs = preprocess.preprocess(images, crop_shape)
+  return model.apply(variables, inputs, train=False)
 
 
 # What does not depend on the labels.
