@@ -1,9 +1,10 @@
 """Layers the models share: convolution, max-pooling, local response normalization.
 
-The convolution's backward pass and the pooling are written out because XLA's CPU backend
-falls back to naive loops, 25 to 50 times slower, for what autodiff makes of them inside a
-compiled loop (jax issue 12868). The values are the same. Other backends have
-not been timed. Forward-mode differentiation does not go through a custom_vjp.
+Backward passes are written out because XLA's CPU backend falls back to naive loops, 25 to
+50 times slower, for what autodiff makes of a convolution inside a compiled loop (jax issue
+12868), and takes four times as long over the gradient of a maximum. The values are the
+same. Other backends have not been timed. Forward-mode differentiation does not go through
+a custom_vjp.
 """
 
 from functools import partial
@@ -12,6 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from rethink_gen.models import blocks
 
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
@@ -73,7 +76,13 @@ def convolve(x, kernel, stride=1, padding='SAME'):
   if kernel.shape[:2] == (1, 1) and stride == 1:
     return x @ kernel[0, 0]
   pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), padding)
-  return _convolve(x, kernel, stride, tuple(pads))
+  how = blocks.convolve if in_blocks() else _convolve
+  return how(x, kernel, stride, tuple(pads))
+
+
+def in_blocks():
+  """Where XLA's own convolution is slow; over several devices blocks would be gathered."""
+  return jax.default_backend() == 'cpu' and jax.device_count() == 1
 
 
 class Conv(nn.Module):
@@ -102,19 +111,60 @@ class Conv(nn.Module):
 def max_pool(x, padding='SAME'):
   """3x3 max-pooling with stride 2, padding SAME or VALID: (n, h, w, c) -> (n, h', w', c).
 
-  As a maximum of nine shifted slices, for its gradient's sake. Where values tie, the
-  gradient is shared among them; after a ReLU nearly all ties are zeros, whose
-  gradient is stopped there.
+  Along one side after the other, which is the same maximum. Where values tie along a side,
+  the gradient is shared among them; after a ReLU nearly all ties are zeros, whose gradient
+  is stopped there.
   """
-  pads = lax.padtype_to_pads(x.shape[1:3], (3, 3), (2, 2), padding)
-  padded = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
-  height, width = ((n - 3) // 2 + 1 for n in padded.shape[1:3])
-  slices = [
-    padded[:, i : i + 2 * height - 1 : 2, j : j + 2 * width - 1 : 2]
-    for i in range(3)
-    for j in range(3)
-  ]
-  return jax.tree.reduce(jnp.maximum, slices)
+  return _pool_along(1, padding, _pool_along(2, padding, x))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _pool_along(axis, padding, x):
+  """The maximum of every three neighbours along an axis, with stride 2."""
+  first, second, third, _ = _threes(axis, padding, x)
+  return jnp.maximum(jnp.maximum(first, second), third)
+
+
+def _pool_along_forward(axis, padding, x):
+  pooled = _pool_along(axis, padding, x)
+  return pooled, (x, pooled)
+
+
+def _pool_along_backward(axis, padding, saved, gradient):
+  """Positions at even places are the first of one three and the third of another.
+
+  So the gradient of the even places and that of the odd ones are sums of whole arrays, of
+  which the places are then taken in turn.
+  """
+  x, pooled = saved
+  *threes, low = _threes(axis, padding, x)
+  largest = [three == pooled for three in threes]
+  share = gradient / sum(each.astype(gradient.dtype) for each in largest)
+  first, second, third = (jnp.where(each, share, 0) for each in largest)
+  even = _pad_along(axis, first, 0, 1) + _pad_along(axis, third, 1, 0)
+  both = jnp.stack([even, _pad_along(axis, second, 0, 1)], axis + 1)
+  whole = both.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
+  return (lax.slice_in_dim(whole, low, low + x.shape[axis], axis=axis),)
+
+
+_pool_along.defvjp(_pool_along_forward, _pool_along_backward)
+
+
+def _threes(axis, padding, x):
+  """(first, second and third of every three along the axis, the padding before them)."""
+  ((low, high),) = lax.padtype_to_pads((x.shape[axis],), (3,), (2,), padding)
+  count = (x.shape[axis] + low + high - 3) // 2 + 1
+  padded = _pad_along(axis, x, low, 2 * count + 2 - x.shape[axis] - low, -jnp.inf)
+  first, second, third = (
+    lax.slice_in_dim(padded, start, start + 2 * count - 1, 2, axis) for start in range(3)
+  )
+  return first, second, third, low
+
+
+def _pad_along(axis, x, before, after, value=0):
+  sides = [(0, 0)] * x.ndim
+  sides[axis] = (before, after)
+  return jnp.pad(x, sides, constant_values=value)
 
 
 def local_response_normalization(x, depth_radius=4, bias=1.0, alpha=0.001 / 9):

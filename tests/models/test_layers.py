@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from rethink_gen.models import layers
+from rethink_gen.models import blocks, layers
 
 
 def plain_convolve(x, kernel, stride, padding):
@@ -18,7 +18,11 @@ def plain_convolve(x, kernel, stride, padding):
 @pytest.mark.parametrize('kernel_size', [(1, 1), (2, 2), (3, 3), (5, 5), (1, 7), (3, 1)])
 @pytest.mark.parametrize('stride', [1, 2, 3])
 @pytest.mark.parametrize('padding', ['SAME', 'VALID'])
-def test_convolution_and_its_gradients_are_autodiffs(size, kernel_size, stride, padding):
+@pytest.mark.parametrize('in_blocks', [True, False])
+def test_convolution_and_its_gradients_are_autodiffs(
+  monkeypatch, size, kernel_size, stride, padding, in_blocks
+):
+  monkeypatch.setattr(layers, 'in_blocks', lambda: in_blocks)
   x_key, kernel_key, key = jax.random.split(jax.random.key(0), 3)
   x = jax.random.normal(x_key, (2, size, size + 3, 3))
   kernel = jax.random.normal(kernel_key, (*kernel_size, 3, 4))
@@ -43,6 +47,19 @@ def test_convolution_can_be_vectorized_over_runs():
   together = jax.vmap(jax.grad(loss, 1))(x, kernel)
   one_by_one = jnp.stack([jax.grad(loss, 1)(*pair) for pair in zip(x, kernel, strict=True)])
   np.testing.assert_allclose(together, one_by_one, rtol=1e-4, atol=1e-4)
+
+
+def test_blocks_hold_what_fits_and_all_of_the_images(monkeypatch):
+  """Of six images in twos, threes, and one by one where not even one fits."""
+  x = jax.random.normal(jax.random.key(0), (6, 5, 5, 2))
+  kernel = jax.random.normal(jax.random.key(1), (3, 3, 2, 4))
+  expected = plain_convolve(x, kernel, 1, 'SAME')
+  of_one = 5 * 5 * 2 * 9 * 4  # bytes
+  for patches, block in ((2 * of_one, 2), (5 * of_one, 3), (1, 1), (99 * of_one, 6)):
+    monkeypatch.setattr(blocks, 'PATCHES', patches)
+    assert blocks._blocks(x, kernel.shape, 1).shape[:2] == (6 // block, block)
+    ours = blocks.convolve(x, kernel, 1, ((1, 1), (1, 1)))
+    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize('size', [7, 8, 28])
