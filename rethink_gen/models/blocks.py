@@ -83,14 +83,15 @@ def _kernel_gradient(x, kernel, stride, padding, gradient):
 
   def add_block(total, block):
     patches = _patches(block[0], kernel.shape, stride, padding)
+    # In this order it is up to twice as fast as with patches first.
     product = jnp.einsum(
-      'nhwp,nhwd->pd', patches, block[1], preferred_element_type=jnp.float32
+      'nhwd,nhwp->dp', block[1], patches, preferred_element_type=jnp.float32
     )
     return total + product, None
 
-  zero = jnp.zeros((kernel[..., 0].size, kernel.shape[-1]))
+  zero = jnp.zeros((kernel.shape[-1], kernel[..., 0].size))
   total, _ = lax.scan(add_block, zero, (images, gradients))
-  return total.reshape(kernel.shape).astype(kernel.dtype)
+  return total.T.reshape(kernel.shape).astype(kernel.dtype)
 
 
 def _patches(x, kernel_shape, stride, padding):
