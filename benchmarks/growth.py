@@ -3,8 +3,9 @@ r"""How the seconds of an epoch grow with what is trained.
   TFDS_DATA_DIR=... python -m benchmarks.growth --out=runs/growth [--axes=width,examples]
 
 MLP 1x512 on CIFAR-10 at batch 128, of which one number is changed at a time: the examples,
-the hidden units, the batch size, the devices that a CPU simulates (processes of their own,
-on the same cores, so that sharing costs and gains nothing). The points of an axis take
+the hidden units, the batch size, the runs that train at once in one program, the devices
+that a CPU simulates (processes of their own, on the same cores, so that sharing costs and
+gains nothing). The points of an axis take
 turns. Beside the seconds stands the slope of the straight line through their logarithms (1:
 as much again for twice as much), and where it bends: the first point from which the slope
 to the next is farther than 0.25 from that between the first two. --out gets results.json,
@@ -27,12 +28,14 @@ AXES = {
   'examples': (1_024, 2_048, 4_096, 8_192, 16_384, 32_768, 49_152),
   'width': (32, 64, 128, 256, 512, 1_024, 2_048, 4_096),
   'batch_size': (8, 16, 32, 64, 128, 256, 512, 1_024, 2_048),
+  'runs': (1, 2, 4, 8, 16),
   'devices': (1, 2, 4, 8),
 }
 LABELS = {
   'examples': 'training examples',
   'width': 'hidden units',
   'batch_size': 'batch size',
+  'runs': 'runs at once',
   'devices': 'simulated devices',
 }
 EXAMPLES = 8_192  # where it is not they that change
@@ -86,9 +89,12 @@ def make_turn(axis, value):
     config.dataset.num_train = value
   elif axis == 'width':
     config.model.width = value
-  else:
+  elif axis == 'batch_size':
     config.batch_size = value
-  epoch = ours.compiled_epoch(config, ours.load(config))
+  if axis == 'runs':
+    epoch = ours.epoch_of_many(config, ours.load(config), value)
+  else:
+    epoch = ours.compiled_epoch(config, ours.load(config))
 
   def turn():
     with train.matmul_precision(config):

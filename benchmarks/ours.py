@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from rethink_gen import models, sgd, train
+from rethink_gen import models, sgd, together, train
 from rethink_gen.data import preprocess, sources
 from rethink_gen.models import layers
 
@@ -60,6 +60,29 @@ def compiled_epoch(config, dataset):
     step, whole = int(state.step), len(state.losses)
     end = (step // whole + 1) * whole
     state = train_to(state, end if steps is None else min(end, step + steps))
+    jax.block_until_ready(state)
+    return time.perf_counter() - started
+
+  return turn
+
+
+def epoch_of_many(config, dataset, count):
+  """A turn of the compiled epoch of so many runs at once, as `together.run` trains."""
+  state, *_ = train.build(config, dataset)
+  # They are alike: it is their number that costs.
+  requests = {run: train.Request(state, 'train') for run in range(count)}
+  stack = together.assemble(
+    None, requests, dict.fromkeys(requests, config), dict.fromkeys(requests, dataset)
+  )
+  parts = train.program(config, dataset)
+  epoch = together.programs(parts).epoch
+  images, state = jax.device_put(dataset.x_train), stack.state
+
+  def turn():
+    nonlocal state
+    started = time.perf_counter()
+    end = int(state.step) + parts.steps_per_epoch
+    state = epoch(state, end, images, stack.train_labels, stack.keys, stack.rates)
     jax.block_until_ready(state)
     return time.perf_counter() - started
 

@@ -20,6 +20,8 @@ from rethink_gen import command_line
 from rethink_gen.errors import BadInput
 from rethink_gen.paper import drawing
 
+BESIDE = ('plain loop', 'one by one')  # what ours is compared with, and PyTorch
+
 OUT = flags.DEFINE_string('out', None, 'A folder for the results, made if needed.')
 
 
@@ -172,10 +174,10 @@ def table(results):
     'compiled. The share is that of the rate of a large product of the same precision '
     'in the same round, in JAX or PyTorch, whichever is faster.'
   )
-  columns = ['ours', 'plain loop', 'PyTorch']
+  columns = ['ours', *BESIDE, 'PyTorch']
   for measure in dict.fromkeys(m['measure'] for m in results['measurements']):
     chosen = [m for m in results['measurements'] if m['measure'] == measure]
-    header = [measure, *columns, 'plain / ours', 'PyTorch / ours']
+    header = [measure, *columns, *(f'{who} / ours' for who in (*BESIDE, 'PyTorch'))]
     header += ['share, ours', 'share, PyTorch'] if 'flops' in chosen[0] else []
     rows = [row(m, shares='flops' in chosen[0]) for m in chosen]
     # A column that nobody fills goes.
@@ -193,12 +195,10 @@ def row(measurement, shares):
   beside, against = others(values), ratios(measurement)
   peer = next((who for who in beside if who.startswith('PyTorch')), None)
   cells = [f'{measurement["case"]}, {unit}']
-  cells += [
-    say(spread(values[who])) if who in values else '' for who in ('ours', 'plain loop')
-  ]
+  cells += [say(spread(values[who])) if who in values else '' for who in ('ours', *BESIDE)]
   kind = peer and peer.removeprefix('PyTorch ')
   cells.append(f'{say(spread(values[peer]))}, {kind}' if peer else '')
-  cells += [say(against[who]) if who in against else '' for who in ('plain loop', peer)]
+  cells += [say(against[who]) if who in against else '' for who in (*BESIDE, peer)]
   if shares:
     cells += [
       say(share(measurement, who), 100, ' %') if who else '' for who in ('ours', peer)
@@ -226,13 +226,13 @@ def describe_ceilings(results):
 def comparison(older, results):
   """A table of what is in both: the older number over the newer one."""
   before = {by_case(m): m for m in older['measurements']}
-  text = ['| older / newer | ours | plain loop | PyTorch |']
-  text.append('|---|---|---|---|')
+  kinds = ('ours', *BESIDE, 'PyTorch')
+  text = [f'| older / newer | {" | ".join(kinds)} |', '|---' * (len(kinds) + 1) + '|']
   for m in results['measurements']:
     if by_case(m) not in before:
       continue
     cells = []
-    for kind in ('ours', 'plain loop', 'PyTorch'):
+    for kind in kinds:
       medians = [
         [statistics.median(v) for who, v in one['values'].items() if who.startswith(kind)]
         for one in (before[by_case(m)], m)
@@ -257,11 +257,11 @@ def draw(results):
   labelled = set()
   for position, measurement in enumerate(chosen):
     for who, (middle, least, most) in ratios(measurement).items():
-      kind = who.split()[0]
-      color = drawing.PALETTE[kind == 'PyTorch']
-      shift = 0.12 if kind == 'PyTorch' else -0.12
+      kind = 'PyTorch' if who.startswith('PyTorch') else who
+      place = (*BESIDE, 'PyTorch').index(kind)
+      color, shift = drawing.PALETTE[place], 0.12 * (place - 1)
       axis.plot([least, most], [position + shift] * 2, color=color)
-      label = None if kind in labelled else {'plain': 'plain loop'}.get(kind, kind)
+      label = None if kind in labelled else kind
       axis.plot(middle, position + shift, 'o', color=color, label=label)
       labelled.add(kind)
   axis.axvline(1, color='black', linewidth=1)

@@ -12,6 +12,8 @@ Those that are compared take turns, so that a machine that changes its speed cha
            no compiled program kept from before (cold) and with one (warm); peak memory
   fit      all random labels of 2,000 images of CIFAR-10 with MLP 1x512: `train.run` with
            its evaluations and checkpoints, in PyTorch a loop with evaluations
+  together the eleven noise levels of Figure 1(b) for MLP 1x512 in one program, and one
+           after the other, by `train.run` and `together.run` with all that they write
   grid     Figure 1(b) at smoke scale end to end
 
 Before and after a change, within two minutes on two CPU cores: the epochs of the MLPs and
@@ -38,10 +40,12 @@ import jax
 from absl import app, flags
 
 from benchmarks import once, ours, report
-from rethink_gen import command_line, estimate, metrics, train
+from rethink_gen import command_line, estimate, metrics, together, train
 from rethink_gen.errors import BadInput
+from rethink_gen.metrics import silence
+from rethink_gen.paper import figure1b
 
-PARTS = ('epoch', 'start', 'fit', 'grid')
+PARTS = ('epoch', 'start', 'fit', 'together', 'grid')
 PRECISIONS = ('float32', 'bfloat16')
 QUICK_MODELS = ['mlp_1x512', 'mlp_3x512', 'alexnet']
 QUICK_PART = 4  # a turn of --quick trains on a quarter of the examples
@@ -75,7 +79,13 @@ def run():
   results = report.describe_machine(with_torch)
   print(report.describe(results), flush=True)
   results['measurements'] = []
-  measure = {'epoch': epochs, 'start': starts, 'fit': fits, 'grid': grids}
+  measure = {
+    'epoch': epochs,
+    'start': starts,
+    'fit': fits,
+    'together': noise_levels,
+    'grid': grids,
+  }
   for part in wanted['parts']:
     for measurement in measure[part](wanted, with_torch):
       results['measurements'].append(measurement)
@@ -235,6 +245,35 @@ def fits(wanted, with_torch):
   case = '2,000 images, mlp_1x512'
   yield measurement('fitting random labels', case, 's', seconds)
   yield measurement('fitting random labels', case, 'steps', steps)
+
+
+def noise_levels(wanted, with_torch):
+  """Seconds of eleven runs in one program, and of the same one after the other."""
+  del with_torch
+  seconds = {'ours': [], 'one by one': []}
+  count, epochs = (8_192, 5) if jax.default_backend() == 'cpu' else (None, 20)
+  configs = {}
+  for level in range(11):
+    config = ours.make_config('mlp_1x512', num_train=count)
+    config.update_from_flattened_dict(figure1b.label_noise(level / 10))
+    config.num_epochs = config.eval_every = epochs
+    config.stop_at_train_accuracy = None
+    configs[f'{level}'] = config
+  for number in range(wanted['rounds'] + 1):
+    print(f'eleven noise levels: round {number} of {wanted["rounds"]}', flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+      started = time.perf_counter()
+      together.run({f'{folder}/together/{n}': c for n, c in configs.items()}, silence)
+      between = time.perf_counter()
+      for name, config in configs.items():
+        train.run(config, f'{folder}/one/{name}', silence)
+      ended = time.perf_counter()
+    if number:  # the first compiles
+      seconds['ours'].append(between - started)
+      seconds['one by one'].append(ended - between)
+  images = 'all' if count is None else f'{count:,}'
+  case = f'mlp_1x512, {images} images, {epochs} epochs'
+  yield measurement('eleven noise levels together', case, 's', seconds)
 
 
 def grids(wanted, with_torch):
