@@ -31,6 +31,8 @@ def prepare():
   # TFDS recommends OpenCV whenever it decodes images, which it does once a data set.
   logging.get_absl_logger().addFilter(lambda record: 'OpenCV' not in record.getMessage())
   jax.config.update('jax_compilation_cache_dir', str(sources.cache_folder() / 'xla'))
+  # Programs that compile in less than a second too: a start has a dozen of them.
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 
 
 def call(function, workdir):

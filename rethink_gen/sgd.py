@@ -250,8 +250,8 @@ def make_examine(model, prepare, batch_size):
   """The compiled function examine(state, images, labels) -> Examples.
 
   Over every example once, without augmentation or dropout and with batch normalization's
-  running statistics. The last batch is filled up with examples that do not count.
-  prepare(images) gives the network's inputs.
+  running statistics, in equal batches of about `batch_size` examples at most; the last is
+  filled up with examples that do not count. prepare(images) gives the network's inputs.
   """
   replicated = NamedSharding(mesh(), PartitionSpec())
   examine = examine_function(model, prepare, batch_size, _split())
@@ -265,8 +265,12 @@ def examine_function(model, prepare, batch_size, split):
     count = len(labels)
     variables = {'params': state.params, 'batch_stats': state.batch_stats}
 
+    batches = -(-count // batch_size)
+    unit = 16 * (split.mesh.size if split else 1)  # a size that can be cut into blocks
+    size = -(-count // (batches * unit)) * unit
+
     def examine_batch(number):
-      indices = number * batch_size + jnp.arange(batch_size)
+      indices = number * size + jnp.arange(size)
       chosen = jnp.minimum(_constrain(indices, split), count - 1)
       logits = model.apply(variables, prepare(images[chosen]), train=False)
       own = jax.nn.one_hot(labels[chosen], logits.shape[-1], dtype=bool)
@@ -277,8 +281,8 @@ def examine_function(model, prepare, batch_size, split):
         margin=jnp.where(own, logits, 0).sum(-1) - others,
       )
 
-    batches = jax.lax.map(examine_batch, jnp.arange(-(-count // batch_size)))
-    return jax.tree.map(lambda x: x.reshape(-1)[:count], batches)
+    found = jax.lax.map(examine_batch, jnp.arange(batches))
+    return jax.tree.map(lambda x: x.reshape(-1)[:count], found)
 
   return examine
 

@@ -262,9 +262,8 @@ class Compiled(NamedTuple):
 def programs(parts):
   """The Compiled of a Program."""
   model, optimizer, prepare, _, batch_size, _ = parts
-  batch = train.evaluation_batch(batch_size)
   epoch = sgd.epoch_function(model, optimizer, prepare, batch_size, None)
-  look = sgd.examine_function(model, prepare, batch, None)
+  look = sgd.examine_function(model, prepare, train.EVALUATION_BATCH, None)
   runs = sgd.State(None, *5 * (0,))  # the axis of the runs; their step is common
   epochs = jax.vmap(epoch, (runs, None, None, 0, 0, 0), runs)
   examinations = jax.vmap(look, (runs, None, 0))

@@ -29,7 +29,7 @@ SECONDS_PER_CALL = 2.0  # how long the device works before it is asked how far i
 SECONDS_PER_CHECKPOINT = 10.0  # at most so much is lost in a kill, and an epoch
 # The fields of a config that the compiled functions depend on.
 PROGRAM = ('model', 'regularization', 'optimizer', 'batch_size', 'precision')
-EVALUATION_BATCH = 1_000  # examples, filled up to whole training batches
+EVALUATION_BATCH = 1_000  # examples
 
 
 class Interrupted(Exception):
@@ -341,13 +341,9 @@ def programs(parts):
   return (
     sgd.make_initialise(model, optimizer(sgd.Rates(0, 0)), input_shape, steps_per_epoch),
     sgd.make_epoch(model, optimizer, prepare, batch_size),
-    sgd.make_evaluate(model, prepare, evaluation_batch(batch_size)),
-    sgd.make_examine(model, prepare, evaluation_batch(batch_size)),
+    sgd.make_evaluate(model, prepare, EVALUATION_BATCH),
+    sgd.make_examine(model, prepare, EVALUATION_BATCH),
   )
-
-
-def evaluation_batch(batch_size):
-  return -(-EVALUATION_BATCH // batch_size) * batch_size
 
 
 class Request(NamedTuple):
