@@ -55,6 +55,7 @@ from rethink_gen import command_line, models, sgd, train
 from rethink_gen import config as config_lib
 from rethink_gen.data import preprocess, sources
 from rethink_gen.errors import BadInput
+from rethink_gen.models import layers
 
 CONFIG = config_flags.DEFINE_config_file(
   'config', help_string='The config file of the run, such as configs/inception.py.'
@@ -276,8 +277,9 @@ def count(config, dataset):
   images = dataset.x_train[: config.batch_size]
   # Training reads parameters and momentum and writes both, whatever the batch.
   update = 2 * (size(state.params) + size(state.opt_state))
-  step = per_example(train_step, state, images, key, update)
-  return Run(config, dataset, state, step, per_example(evaluate, state, images, key))
+  with layers.whole():
+    step = per_example(train_step, state, images, key, update)
+    return Run(config, dataset, state, step, per_example(evaluate, state, images, key))
 
 
 def programs(config, dataset):

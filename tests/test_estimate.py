@@ -10,6 +10,7 @@ from rethink_gen import config as config_lib
 from rethink_gen import estimate
 from rethink_gen.data import generated, sources
 from rethink_gen.errors import BadInput
+from rethink_gen.models import layers
 
 # peak in bfloat16 and float32, memory, bandwidth, link, group, network; nothing is real.
 MACHINE = estimate.Accelerator(2e12, 1e12, 1e9, 1e11, 1e10, 8, 1e9)
@@ -92,7 +93,8 @@ def test_memory_is_about_what_xla_allots(module, most):
     jax.ShapeDtypeStruct((128, 32, 32, 3), jnp.uint8),
     jax.ShapeDtypeStruct((128,), jnp.int32),
   )
-  compiled = jax.jit(step, donate_argnums=0).lower(state, *batch, key).compile()
+  with layers.whole():
+    compiled = jax.jit(step, donate_argnums=0).lower(state, *batch, key).compile()
   found = compiled.memory_analysis()
   run = estimate.count(config, dataset)
   allotted = found.temp_size_in_bytes + found.argument_size_in_bytes
