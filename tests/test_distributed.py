@@ -85,28 +85,28 @@ def numbers(workdir):
   return np.array(records), np.load(workdir / 'losses.npy'), state.params
 
 
-def assert_same(one, other):
+def assert_same(one, other, atol=1e-5):
   for mine, theirs in zip(numbers(one), numbers(other), strict=True):
-    jax.tree.map(functools.partial(assert_allclose, rtol=1e-4, atol=1e-5), mine, theirs)
+    jax.tree.map(functools.partial(assert_allclose, rtol=1e-4, atol=atol), mine, theirs)
 
 
 @pytest.mark.parametrize(
-  'model',
+  ('model', 'atol'),
   [
-    (),
-    ('--config.dataset.shard_rows=True', '--config.dataset.num_train=199'),
-    INCEPTION,
+    ((), 1e-5),
+    (('--config.dataset.shard_rows=True', '--config.dataset.num_train=199'), 1e-5),
+    (INCEPTION, 1e-4),  # on a single device convolutions add up in another order
   ],
   ids=['mlp', 'rows sharded', 'inception'],
 )
-def test_two_processes_give_the_figures_of_one(main, start_together, tmp_path, model):
+def test_two_processes_give_the_figures_of_one(main, start_together, tmp_path, model, atol):
   done = main(*DIGITS, *model, f'--workdir={tmp_path}/one')
   assert done.returncode == 0, done.stderr
   first, second = end(start_together(2, *DIGITS, *model, f'--workdir={tmp_path}/two'))
   assert (first[0], second[0]) == (0, 0), first[2] + second[2]
   assert 'test accuracy' in first[1]
   assert 'accuracy' not in second[1]  # one of them speaks
-  assert_same(tmp_path / 'one', tmp_path / 'two')
+  assert_same(tmp_path / 'one', tmp_path / 'two', atol)
 
 
 def test_two_processes_stream_the_batches_of_one(main, start_together, tmp_path):

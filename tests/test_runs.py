@@ -34,6 +34,7 @@ def make_config(**changes):
       'model.width': 32,
       'batch_size': 32,
       'num_epochs': 4,
+      'checkpoint_every': 1,
     }
     | changes
   )

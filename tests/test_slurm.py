@@ -172,6 +172,7 @@ def test_a_grid_is_run_by_an_array_job_and_collected(slurm, tmp_path):
 
 def test_two_tasks_do_what_one_process_does_and_go_on(slurm, main, tmp_path):
   whole = (*DIGITS, '--config.model.width=32', '--config.num_epochs=100')
+  whole += ('--config.checkpoint_every=10',)
   done = main(*whole, f'--workdir={tmp_path}/one')
   assert done.returncode == 0, done.stderr
   absolute = f'--config={ROOT}/configs/quickstart.py'
