@@ -126,7 +126,8 @@ def draw(entries, runs):
   figure, axes = drawing.subplots(1, len(entries), sharey=True, squeeze=False)
   for axis, entry in zip(axes[0], entries, strict=True):
     noise = figure1b.split(entry['name'])[1]
-    axis.set(title=f'label noise p = {noise}', xlabel='recall (%)', ylim=(0, 101))
+    axis.set(title=f'label noise p = {noise}', xlabel='recall (%)')
+    axis.set(xlim=(-3, 103), ylim=(0, 101))
     wrong = entry['ours']['wrong_labels']
     if wrong is not None:
       axis.axhline(wrong, linestyle=':', color='grey')
