@@ -80,6 +80,28 @@ def write(workdir, rows, last):
   metrics.write_bytes(pathlib.Path(workdir) / EXAMPLES, content.getvalue())
 
 
+def read(workdir):
+  """{name: array (n,)} as `summarize` gives it, or None where there is none.
+
+  Raises:
+    BadInput: where it is damaged.
+  """
+  path = pathlib.Path(workdir) / EXAMPLES
+  if not path.exists():
+    return None
+  try:
+    with np.load(path) as file:
+      found = {name: file[name] for name in file}
+    if len({array.shape for array in found.values()}) != 1:
+      raise ValueError('its arrays are not of the same examples')
+  except Exception as error:  # of many kinds, from an archive that is damaged
+    reason = ' '.join(str(error).split())[:100] or type(error).__name__
+    raise BadInput(
+      f'{path} is damaged ({reason}); copy the run anew from where it ran.'
+    ) from error
+  return found
+
+
 def pack(right):
   """uint8 (ceil(n / 8),) of bool (n,)."""
   return np.packbits(np.asarray(right))

@@ -34,7 +34,7 @@ from rich import box
 from rich.measure import Measurement
 from rich.table import Table
 
-from rethink_gen import checkpoint, command_line, metrics, models, sgd, train
+from rethink_gen import checkpoint, command_line, examples, metrics, models, sgd, train
 from rethink_gen import config as config_lib
 from rethink_gen.data import preprocess, sources
 from rethink_gen.errors import BadInput
@@ -91,6 +91,29 @@ class Run(NamedTuple):
       BadInput: where the data are not on this machine; `config.dataset` says where.
     """
     return train.load(self.config)[0]
+
+  @property
+  def examples(self):
+    """What became of every training example: a DataFrame, or None where not recorded.
+
+    Its columns are those of `rethink_gen.examples.summarize`, and `label`, the label that
+    was learned, where the data are on this machine. Read from the disk each time.
+
+    Raises:
+      BadInput: where examples.npz is damaged, or not of these data.
+    """
+    found = examples.read(self.folder)
+    if found is None:
+      return None
+    frame = pd.DataFrame(found)
+    try:
+      labels = self.dataset().y_train
+    except BadInput:
+      return frame
+    if len(labels) != len(frame):
+      reason = f'it has {len(frame):,} examples, the data {len(labels):,}'
+      raise _damaged(self.folder / examples.EXAMPLES, reason)
+    return frame.assign(label=labels)
 
   def initial_params(self):
     """The parameters before the first step, made anew from the seed as training does.

@@ -123,6 +123,62 @@ def test_a_run_is_opened_as_training_left_it(made):
   assert opened.batch_stats == {}
 
 
+@pytest.fixture(scope='module')
+def recorded(tmp_path_factory):
+  """A run that recorded its examples, of data from a file."""
+  folder = tmp_path_factory.mktemp('recorded')
+  random = np.random.default_rng(0)
+  arrays = {
+    f'{kind}_{split}': random.integers(0, most, shape, dtype)
+    for split, count in (('train', 70), ('test', 20))
+    for kind, most, shape, dtype in (
+      ('x', 256, (count, 8, 8), np.uint8),
+      ('y', 10, count, np.int64),
+    )
+  }
+  np.savez(folder / 'data.npz', **arrays)
+  data = {'dataset.name': 'npz', 'dataset.path': str(folder / 'data.npz')}
+  run(folder / 'run', **data, **{'dataset.num_train': 64, 'record_examples': True})
+  return folder / 'run'
+
+
+def test_examples_are_a_row_each_with_the_label_that_was_learned(recorded, made):
+  opened = runs.open(recorded)
+  frame, data = opened.examples, opened.dataset()
+  assert list(frame) == [
+    *('first_fitted', 'last_fitted', 'forgotten', 'loss', 'right', 'margin', 'label')
+  ]
+  np.testing.assert_array_equal(frame.label, data.y_train)
+  guesses = opened.predict(data.x_train).argmax(-1)
+  np.testing.assert_array_equal(frame.right, guesses == frame.label)
+  assert frame.loss.mean() == pytest.approx(opened.summary['train_loss'], rel=1e-5)
+  assert runs.open(made / 'first').examples is None
+
+
+def test_examples_have_no_label_where_the_data_are_not_there(recorded):
+  opened = runs.open(recorded)
+  opened.config.dataset.path = '/nowhere.npz'
+  assert list(opened.examples) == list(runs.open(recorded).examples)[:-1]
+
+
+def test_damaged_examples_are_refused_in_a_sentence(recorded, tmp_path):
+  folder = shutil.copytree(recorded, tmp_path / 'run')
+  path = folder / 'examples.npz'
+  whole = path.read_bytes()
+  flipped = bytearray(whole)
+  flipped[len(whole) // 2] ^= 255
+  for content in (b'', b'torn', whole[: len(whole) // 2], bytes(flipped)):
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match=r'examples\.npz is damaged'):
+      _ = runs.open(folder).examples
+  np.savez(path, loss=np.zeros(64), right=np.zeros(63, bool))
+  with pytest.raises(BadInput, match='not of the same examples'):
+    _ = runs.open(folder).examples
+  np.savez(path, loss=np.zeros(63))
+  with pytest.raises(BadInput, match='it has 63 examples, the data 64'):
+    _ = runs.open(folder).examples
+
+
 MODELS = {
   'mlp': {'model.depth': 11, 'model.width': 8},
   'alexnet': {'dataset.crop_size': 6},

@@ -1,4 +1,4 @@
-"""What the paper claims: one file per table or figure.
+"""What the paper claims, and what follows: one file per table or figure.
 
 Each says its grid as data, `rows(scale)`, and what to make of the runs: `measure`, `draw`,
 `findings`, with the words and the paper's numbers beside them. Its rows are training runs,
@@ -14,6 +14,7 @@ from rethink_gen.paper import (
   figure1c,
   figure2a,
   figure2b,
+  fitting_time,
   hashing,
   linear_sgd,
   mnist_kernel,
@@ -37,4 +38,5 @@ ARTIFACTS = {
   'linear_sgd': linear_sgd,
   'complexity': complexity,
   'hashing': hashing,
+  'fitting_time': fitting_time,
 }

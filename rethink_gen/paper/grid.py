@@ -13,7 +13,7 @@ import time
 from typing import Any, NamedTuple
 
 from rethink_gen import config as config_lib
-from rethink_gen import metrics
+from rethink_gen import examples, metrics
 from rethink_gen.paper import computing, training
 
 
@@ -43,6 +43,7 @@ class Run(NamedTuple):
   summary: dict
   records: list  # its evaluations, as in metrics.jsonl
   losses: Any  # float32 (steps,)
+  examples: dict | None = None  # as `examples.summarize` gives them, where recorded
 
 
 def kind_of(artifact):
@@ -188,6 +189,7 @@ def read(folder):
     summary=json.loads((folder / 'summary.json').read_text()),
     records=metrics.read_records(folder),
     losses=metrics.read_losses(folder),
+    examples=examples.read(folder),
   )
 
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rethink_gen import train
 from rethink_gen.paper import (
   appendix_e,
   drawing,
@@ -13,6 +14,8 @@ from rethink_gen.paper import (
   figure1c,
   figure2a,
   figure2b,
+  fitting_time,
+  grid,
   scales,
   table1,
   table2,
@@ -153,6 +156,59 @@ def test_appendix_e_takes_the_running_accuracy_where_batches_are_augmented():
     'inception_random_crop': 50.0,
     'inception_random_flip_rotate': 50.0,
   }
+
+
+def make_examples(**columns):
+  right = np.array(columns.pop('right'), bool)
+  return {'right': right} | {name: np.array(values) for name, values in columns.items()}
+
+
+def test_what_is_never_fitted_is_the_most_suspicious():
+  examples = make_examples(
+    first_fitted=[1, 3, 0, 2], last_fitted=[4, 3, 0, 2], right=[1, 1, 0, 0]
+  )
+  ranked = fitting_time.suspicion(examples, 'first_fitted')
+  assert np.argsort(-ranked).tolist() == [2, 1, 3, 0]
+  # One that was fitted once and is wrong at the end is not fitted for good.
+  assert fitting_time.suspicion(examples, 'last_fitted').tolist() == [4, 3, 5, 5]
+
+
+def test_precision_and_recall_by_hand(monkeypatch):
+  """Suspicious in this order: wrong, right, then a wrong and a right one together."""
+  wrong = np.array([True, False, True, False])
+  monkeypatch.setattr(fitting_time, 'find_wrong', lambda run: wrong)
+  examples = make_examples(
+    first_fitted=[3, 2, 1, 1],
+    last_fitted=[4, 4, 4, 4],
+    forgotten=[0, 0, 2, 0],
+    right=4 * [1],
+  )
+  runs = {('row', 0): make_run()._replace(examples=examples)}
+  assert fitting_time.measure(runs, 'row', 0) == {
+    'wrong_labels': 50.0,
+    'first_fitted_average_precision': 100 * (1 + 2 / 4) / 2,
+    'last_fitted_average_precision': 50.0,  # all at once
+    'forgotten_average_precision': 100 * (1 + 2 / 4) / 2,
+    'first_fitted_precision': 100.0,
+    'last_fitted_precision': 50.0,
+    'forgotten_precision': 100.0,
+  }
+
+
+@pytest.mark.parametrize('noise', [0.0, 0.4])
+def test_wrong_labels_are_those_that_the_corruption_changed(noise, tmp_path):
+  [row] = [row for row in fitting_time.rows('smoke') if row.name == 'mlp_1x512_0.4']
+  config = training.make_settings(row, seed=2)
+  config.update_from_flattened_dict({'corruption.label_noise': noise, 'num_epochs': 1})
+  summary = train.run(config, tmp_path)
+  run = grid.read(tmp_path)
+  wrong = fitting_time.find_wrong(run)
+  true, learned = train.load_original(config), train.load(config)[0]
+  np.testing.assert_array_equal(wrong, learned.y_train != true.y_train[:96])
+  assert wrong.mean() == summary['labels_changed']
+  assert bool(wrong.any()) is (noise > 0)
+  measured = fitting_time.measure({('row', 2): run}, 'row', 2)
+  assert measured.keys() == (set(fitting_time.COLUMNS) if noise else {'wrong_labels'})
 
 
 @given(st.lists(st.floats(0, 10, width=32), min_size=1, max_size=60), st.integers(0, 70))

@@ -62,6 +62,7 @@ def test_the_grids_have_the_papers_rows(scale):
     'table2': 7,
     'figure2a': 2,
     'appendix_e': 6,
+    'fitting_time': 3,
   }
   for artifact in ARTIFACTS.values():
     names = [row.name for row in artifact.rows(scale)]
@@ -99,7 +100,7 @@ def test_at_full_scale_the_curves_are_runs_of_table_1(tmp_path):
 
 def test_full_scale_changes_no_data_and_no_hyperparameter():
   allowed = {
-    *('num_epochs', 'stop_at_train_accuracy', 'eval_every'),
+    *('num_epochs', 'stop_at_train_accuracy', 'eval_every', 'record_examples'),
     *('corruption.mode', 'corruption.label_noise'),
     *('regularization.weight_decay', 'regularization.dropout_rate'),
     *('regularization.random_crop', 'regularization.color_jitter'),
