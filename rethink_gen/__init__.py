@@ -1,1 +1,10 @@
 """Understanding deep learning requires rethinking generalization, in JAX and Flax."""
+
+
+def __getattr__(name):
+  # Only when asked for: it imports JAX, which takes seconds.
+  if name == 'randomization_test':
+    from rethink_gen.audit import randomization_test
+
+    return randomization_test
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
