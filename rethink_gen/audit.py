@@ -521,8 +521,8 @@ def signs_of(dataset, seed):
 def measure(setup, dataset, runs, fit_accuracy):
   """One setup over its seeds: a dict, less what `compare` adds.
 
-  Means and ranges are over the runs that did not diverge. p_value is that of `permutation_test`; gained_late what training accuracy still gained in
-  the last fifth of training, where it did not fit.
+  Means and ranges are over the runs that did not diverge. p_value is that of
+  `permutation_test`; gained_late is what training accuracy gained in the last fifth.
   """
   done = [run for run in runs if run.summary['status'] == 'complete']
   fitted = [run.summary['train_accuracy'] >= fit_accuracy for run in done]
@@ -586,7 +586,9 @@ def permutation_test(predictions, labels, permutations=PERMUTATIONS, seed=0):
   The labels are permuted against the predictions, which stay as they are. With b of B
   random permutations giving an accuracy as high or higher, p = (b + 1) / (B + 1), which
   makes a test at any level valid for every B (Phipson & Smyth 2010, Statistical
-  Applications in Genetics and Molecular Biology 9, 39).
+  Applications in Genetics and Molecular Biology 9, 39). The null hypothesis is of the
+  predictions as they are: one model that was trained on random labels may by luck give
+  many alike inputs their true class, and is above chance then.
 
   Args:
     predictions: int (n,), or (seeds, n): then of the mean accuracy, all permuted alike, as

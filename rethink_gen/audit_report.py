@@ -119,8 +119,8 @@ def _test(true, noise, settings):
     return
   guessing = settings['majority_accuracy']
   words = (
-    f'On true labels its test accuracy is {_percent(true, "test")}, a generalization gap of '
-    f'{_points(true["generalization_gap"])}'
+    f'On true labels its test accuracy is {_percent(true, "test")}, a generalization gap '
+    f'of {_points(true["generalization_gap"])}'
   )
   if true['p_value'] > LEVEL:
     yield (f'{words}; that is not shown to be better than chance ({_p(true, settings)}).')
@@ -147,8 +147,8 @@ def _inputs(levels, settings):
     done = level['runs'] - level['diverged']
     above = level['p_value'] <= LEVEL
     yield (
-      f'{label(level).capitalize()}: it fits in {level["fitted"]} of {done} runs, with test '
-      f'accuracy {_percent(level, "test")}, {"" if above else "not shown to be "}above '
+      f'{label(level).capitalize()}: it fits in {level["fitted"]} of {done} runs, with '
+      f'test accuracy {_percent(level, "test")}, {"" if above else "not shown to be "}above '
       f'chance ({_p(level, settings)}).'
     )
 
@@ -242,7 +242,7 @@ def complexity_sentence(result):
 
 def draw(result, runs):
   """The figure: learning curves or accuracies, error against noise, time to fit or gap."""
-  figure, (left, middle, right) = drawing.subplots(1, 3, height=3.1)
+  figure, (left, middle, right) = drawing.subplots(1, 3, height=3.6)
   noisy = [level for level in result.levels if level['name'] not in NAMES]
   shown = [noisy[0], noisy[-1]]
   shown += [level for level in result.levels if level['name'] in NAMES]
@@ -289,11 +289,19 @@ def _draw_curves(axis, levels, runs):
       accuracy = [100 * record['train_accuracy'] for record in run.records]
       marker = 'o' if run.summary['steps_to_fit'] is not None else None
       axis.plot(
-        steps, accuracy, color=color, label=name, linewidth=1, marker=marker, markevery=[-1]
+        steps,
+        accuracy,
+        color=color,
+        label=name,
+        linewidth=1,
+        marker=marker,
+        markevery=[-1],
+        markersize=3,
       )
       name = None
   axis.set(xlabel='steps', ylabel='training accuracy (%)', ylim=(0, 102), xscale='log')
-  drawing.legend(axis, fontsize=6.5)
+  below = {'loc': 'upper center', 'bbox_to_anchor': (0.5, -0.18)}
+  drawing.legend(axis, fontsize=6.5, ncols=2, **below)
 
 
 def _draw_accuracies(axis, levels):
