@@ -145,11 +145,10 @@ def _inputs(levels, settings):
     if level['test_accuracy'] is None:
       continue
     done = level['runs'] - level['diverged']
-    above = level['p_value'] <= LEVEL
+    above = 'above' if level['p_value'] <= LEVEL else 'not shown to be above'
     yield (
       f'{label(level).capitalize()}: it fits in {level["fitted"]} of {done} runs, with '
-      f'test accuracy {_percent(level, "test")}, {"" if above else "not shown to be "}above '
-      f'chance ({_p(level, settings)}).'
+      f'test accuracy {_percent(level, "test")}, {above} chance ({_p(level, settings)}).'
     )
 
 
@@ -242,7 +241,7 @@ def complexity_sentence(result):
 
 def draw(result, runs):
   """The figure: learning curves or accuracies, error against noise, time to fit or gap."""
-  figure, (left, middle, right) = drawing.subplots(1, 3, height=3.6)
+  figure, (left, middle, right) = drawing.subplots(1, 3, height=3.8)
   noisy = [level for level in result.levels if level['name'] not in NAMES]
   shown = [noisy[0], noisy[-1]]
   shown += [level for level in result.levels if level['name'] in NAMES]
@@ -301,7 +300,7 @@ def _draw_curves(axis, levels, runs):
       name = None
   axis.set(xlabel='steps', ylabel='training accuracy (%)', ylim=(0, 102), xscale='log')
   below = {'loc': 'upper center', 'bbox_to_anchor': (0.5, -0.18)}
-  drawing.legend(axis, fontsize=6.5, ncols=2, **below)
+  drawing.legend(axis, fontsize=6.5, **below)
 
 
 def _draw_accuracies(axis, levels):
