@@ -153,9 +153,9 @@ def _inputs(levels, settings):
 
 
 def _scope(settings):
-  held_out = (
-    ', of which the test set was held out at random' if settings['held_out'] else ''
-  )
+  held_out = ''
+  if settings['held_out']:
+    held_out = ' (no test set was given, so a fifth was held out at random)'
   count = settings['seeds']
   return (
     f'All of it is of {settings["num_train"]:,} training and {settings["num_test"]:,} test '
@@ -298,7 +298,9 @@ def _draw_curves(axis, levels, runs):
         markersize=3,
       )
       name = None
-  axis.set(xlabel='steps', ylabel='training accuracy (%)', ylim=(0, 102), xscale='log')
+  axis.set(xlabel='steps', ylabel='training accuracy (%)', ylim=(0, 102))
+  if axis.dataLim.x1 > 0:  # a run that diverged at once has no evaluation
+    axis.set_xscale('log')
   below = {'loc': 'upper center', 'bbox_to_anchor': (0.5, -0.18)}
   drawing.legend(axis, fontsize=6.5, **below)
 

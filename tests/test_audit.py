@@ -119,7 +119,8 @@ def test_the_package_says_what_it_does_not_have():
 def test_a_memorizer_is_found_out(memorizer):
   true, half, noise = memorizer.levels[:3]
   assert [level['fitted'] for level in (true, half, noise)] == [2, 2, 2]
-  assert noise['times_longer'] > half['times_longer'] > 1
+  assert min(noise['times_longer'], half['times_longer']) > 1.5
+  assert true['times_longer'] == 1
   assert noise['times_longer'] == np.median(
     np.divide(noise['steps_to_fit'], true['steps_to_fit'])
   )
@@ -135,7 +136,7 @@ def test_the_report_holds_what_was_measured(memorizer):
   page = (memorizer.workdir / 'report.html').read_text()
   assert '<h1>It fits random labels</h1>' in page
   assert 'src="data:image/png;base64,' in page
-  assert 'http' not in page
+  assert '://' not in page
   stored = json.loads((memorizer.workdir / 'results.json').read_text())
   assert stored['levels'] == memorizer.levels
   assert stored['verdict'] == memorizer.verdict
@@ -154,7 +155,14 @@ def test_a_linear_model_does_not_fit_random_labels(test, digits):
   x, y, x_test, y_test = vectors(digits)
   # Ten inputs: no linear map of them separates 200 examples with random labels.
   linear = test(
-    nn.Dense(10), x[:, 20:30], y, x_test[:, 20:30], y_test, num_epochs=150, seeds=2
+    nn.Dense(10),
+    x[:, 20:30],
+    y,
+    x_test[:, 20:30],
+    y_test,
+    num_epochs=60,
+    batch_size=100,
+    seeds=2,
   )
   noise = linear.levels[1]
   assert noise['name'] == 'label_noise_1'
@@ -162,7 +170,7 @@ def test_a_linear_model_does_not_fit_random_labels(test, digits):
   assert noise['train_accuracy'] < 0.4
   assert linear.rademacher['max'] < 0.6
   text = ' '.join(linear.verdict)
-  assert text.startswith('It did not fit random labels within 150 epochs (750 steps)')
+  assert text.startswith('It did not fit random labels within 60 epochs (120 steps)')
   assert 'memorize' not in text
 
 
@@ -176,10 +184,6 @@ def test_the_permutation_test_keeps_its_level_on_noise():
   trials, level = 400, 0.1
   p = np.array(
     [
-      audit.permutation_test(RANDOM.integers(5, size=(2, 40)), RANDOM.integers(5, size=40))
-      for _ in range(0)
-    ]
-    or [
       audit.permutation_test(
         RANDOM.integers(5, size=(2, 40)), RANDOM.integers(5, size=40), 199, seed
       )
@@ -216,7 +220,6 @@ def test_a_run_is_that_of_train(test, digits, tmp_path):
     'stop_at_train_accuracy': 0.6,
   }
   config.update_from_flattened_dict(changes)
-  whole = sources.load('digits')
   audited = test(
     config,
     *digits[:4],
@@ -226,7 +229,6 @@ def test_a_run_is_that_of_train(test, digits, tmp_path):
     batch_size=None,
     fit_accuracy=0.6,
   )
-  assert len(whole.y_train) > 200
   setups = {
     'label_noise_0.4': {'corruption.mode': 'partial_labels', 'corruption.label_noise': 0.4},
     'shuffled_pixels': {'corruption.mode': 'shuffled_pixels'},
@@ -377,7 +379,7 @@ def test_an_audit_that_was_killed_goes_on_to_the_same_result(start, tmp_path):
     assert killed.stdout.readline()  # a run is finished
     killed.send_signal(number)
     killed.communicate(timeout=60)
-    assert killed.returncode in (-signal.SIGKILL, 128 + signal.SIGTERM)
+    assert killed.returncode in (-number, 128 + number)  # or between two runs
     assert not (tmp_path / str(number) / 'results.json').exists()
     again = start('audit', *arguments, f'--workdir={tmp_path}/{number}')
     _, err = again.communicate(timeout=200)
