@@ -17,7 +17,7 @@ class SmallNet(nn.Module):
 
   @nn.compact
   def __call__(self, images, train):
-    x = images[..., None] / 16
+    x = images / 16
     for features in (16, 32):
       x = nn.Conv(features, (3, 3), strides=2, use_bias=False)(x)
       x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
@@ -28,8 +28,9 @@ class SmallNet(nn.Module):
 
 def main():
   digits = datasets.load_digits()
+  images = digits.images[..., None].astype('float32')  # with channels, as of images
   x_train, x_test, y_train, y_test = model_selection.train_test_split(
-    digits.images.astype('float32'), digits.target, test_size=0.2, random_state=0
+    images, digits.target, test_size=0.2, random_state=0
   )
   result = rethink_gen.randomization_test(
     *(SmallNet(), x_train, y_train, x_test, y_test),

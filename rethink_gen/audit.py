@@ -634,6 +634,7 @@ def measure_signs(runs, dataset, seeds):
 def describe(learner, dataset, held_out, seeds):
   """Result.settings."""
   config = learner.config
+  positions, _, channels = layout(dataset.x_train, 'random_pixels')
   counts = np.bincount(dataset.y_test, minlength=dataset.num_classes)
   settings = {
     'model': learner.name,
@@ -642,6 +643,8 @@ def describe(learner, dataset, held_out, seeds):
     'held_out': held_out,
     'input_shape': list(dataset.x_train.shape[1:]),
     'input_type': str(dataset.x_train.dtype),
+    'positions': positions,
+    'channels': channels,
     'num_classes': dataset.num_classes,
     'chance_accuracy': 1 / dataset.num_classes,
     'majority_accuracy': float(counts.max() / counts.sum()),

@@ -135,8 +135,8 @@ def _test(true, noise, settings):
     yield (
       'So the same model, trained in the same way, generalizes on true labels and fits '
       'random ones, whose generalization gap is '
-      f'{_points(noise["generalization_gap"])}: that it is too small to memorize the '
-      'training set is not why it generalizes.'
+      f'{_points(noise["generalization_gap"])}: being too small to memorize its training '
+      'set cannot be why it generalizes.'
     )
 
 
