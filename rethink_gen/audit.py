@@ -31,6 +31,7 @@ import hashlib
 import importlib
 import json
 import math
+import numbers
 import pathlib
 import shutil
 import time
@@ -157,7 +158,7 @@ def randomization_test(
   dataset, held_out = make_dataset(x_train, y_train, x_test, y_test)
   config = make_config(model, dataset, num_epochs, batch_size, fit_accuracy)
   setups = make_setups(noise_levels, dataset.x_train)
-  if not isinstance(seeds, int) or seeds < 1:
+  if not isinstance(seeds, numbers.Integral) or seeds < 1:
     raise BadInput(f'seeds is {seeds!r}, but it must be how many, 1 or more.')
   learner = learners.make(model, dataset, optimizer, config)
   workdir = open_folder(workdir, learner, dataset)
@@ -277,7 +278,7 @@ def make_config(model, dataset, num_epochs, batch_size, fit_accuracy):
     batch_size = min(config.batch_size, dataset.num_train) // devices * devices
   if num_epochs is None and is_config:
     num_epochs = config.num_epochs
-  elif num_epochs is None and isinstance(batch_size, int) and batch_size > 0:
+  elif num_epochs is None and isinstance(batch_size, numbers.Integral) and batch_size > 0:
     steps_per_epoch = max(1, dataset.num_train // batch_size)
     num_epochs = max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / steps_per_epoch))
   given = {
@@ -288,10 +289,10 @@ def make_config(model, dataset, num_epochs, batch_size, fit_accuracy):
   for field, value in given.items():
     accepts, words = config_lib.ACCEPTED[field]
     name = 'fit_accuracy' if field == 'stop_at_train_accuracy' else field
-    kind = (int, float) if name == 'fit_accuracy' else int
+    kind = numbers.Real if name == 'fit_accuracy' else numbers.Integral
     if not isinstance(value, kind) or not accepts(value):
       raise BadInput(f'{name} is {value!r}, but it must be {words}.')
-    config[field] = float(value) if name == 'fit_accuracy' else value
+    config[field] = float(value) if name == 'fit_accuracy' else int(value)
   if config.batch_size % devices:
     raise BadInput(
       f'batch_size is {config.batch_size}, but it must be a multiple of the {devices} '

@@ -109,8 +109,8 @@ def _late(level):
     )
   else:
     yield (
-      f'Training accuracy had stopped rising: in the last fifth of training it changed by '
-      f'{_points(gained)}.'
+      'Training accuracy was hardly rising any more: in the last fifth of training it '
+      f'changed by {_points(gained)}.'
     )
 
 
