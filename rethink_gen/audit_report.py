@@ -249,6 +249,8 @@ def draw(result, runs):
     _draw_accuracies(left, shown)
   else:
     _draw_curves(left, shown, runs)
+    below = {'loc': 'outside lower center', 'ncols': 3, 'frameon': False}
+    figure.legend(*left.get_legend_handles_labels(), fontsize=7, **below)
   noise = [level['label_noise'] for level in noisy]
   for split, style in (('train', 'o--'), ('test', 'o-')):
     errors = [_error(level, split) for level in noisy]
@@ -301,8 +303,6 @@ def _draw_curves(axis, levels, runs):
   axis.set(xlabel='steps', ylabel='training accuracy (%)', ylim=(0, 102))
   if axis.dataLim.x1 > 0:  # a run that diverged at once has no evaluation
     axis.set_xscale('log')
-  below = {'loc': 'upper center', 'bbox_to_anchor': (0.5, -0.18)}
-  drawing.legend(axis, fontsize=6.5, **below)
 
 
 def _draw_accuracies(axis, levels):

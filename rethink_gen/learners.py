@@ -236,8 +236,10 @@ def _failed(error, inputs):
 
 
 def _pickled(estimator):
+  """(text, bytes) that say what an estimator is, before it is fitted."""
   try:
-    return type(estimator).__qualname__ + sklearn.__version__, pickle.dumps(estimator)
+    unfitted = sklearn.base.clone(estimator, safe=False)
+    return type(estimator).__qualname__ + sklearn.__version__, pickle.dumps(unfitted)
   except Exception as error:
     raise BadInput(
       f'{type(estimator).__name__} cannot be copied ({sources.reason(error)}); the '
