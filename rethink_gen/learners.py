@@ -97,6 +97,10 @@ def make(model, dataset, optimizer, config):
 def of_package(config, dataset):
   """The Program of a model of the package, as `train.run` trains it."""
   config_lib.validate(config)
+  if config.dataset.streaming:
+    raise BadInput(
+      'config.dataset.streaming is set, but what is audited is in memory; set it to False.'
+    )
   if dataset.x_train.dtype != np.uint8 or dataset.x_train.ndim != 4:
     raise BadInput(
       f'The inputs are {dataset.x_train.dtype} of shape {dataset.x_train.shape}, but the '

@@ -13,7 +13,7 @@ import pytest
 from sklearn import dummy, ensemble, pipeline, preprocessing, svm
 
 import rethink_gen
-from rethink_gen import audit, metrics, train
+from rethink_gen import audit, learners, metrics, randomizations, train
 from rethink_gen import config as config_lib
 from rethink_gen.data import corruption, sources
 from rethink_gen.errors import BadInput
@@ -250,7 +250,7 @@ def test_a_run_is_that_of_train(test, digits, tmp_path):
 
 def test_a_module_with_batch_normalization_and_dropout(test, digits):
   x, y, *_ = vectors(digits)
-  model = audit.learners.of_module(Regularized())
+  model = learners.of_module(Regularized())
   variables = model.init(jax.random.key(0), jnp.zeros((1, 64)), train=False)
   assert variables['batch_stats'].keys() == {'batch_stats'}
   same = [model.apply(variables, x[:5], train=False) for _ in range(2)]
@@ -316,22 +316,24 @@ def test_positions_are_permuted_with_their_channels(shape, dtype, positions):
   x = RANDOM.integers(0, 256, (30, *shape)).astype(dtype)
   y = np.arange(30, dtype=np.int32) % 2
   dataset = sources.Dataset(x, y, x[:7], y[:7], 2)
-  assert audit.layout(x, 'random_pixels') == positions
+  assert randomizations.layout(x, 'random_pixels') == positions
   for mode in ('shuffled_pixels', 'random_pixels'):
-    changed = audit.randomize(dataset, audit.Setup(mode, mode, 0.0), 3)
+    changed = randomizations.randomize(dataset, randomizations.Setup(mode, mode, 0.0), 3)
     assert changed.x_train.shape == x.shape
     flat, before = (a.reshape(30, *positions) for a in (changed.x_train, x))
     order = np.lexsort(flat[0, :, 0].T), np.lexsort(before[0, :, 0].T)
     np.testing.assert_array_equal(flat[0, order[0]], before[0, order[1]])
     assert (changed.x_train != x).any()
-  gaussian = audit.randomize(dataset, audit.Setup('gaussian', 'gaussian', 0.0), 3)
+  gaussian = randomizations.randomize(
+    dataset, randomizations.Setup('gaussian', 'gaussian', 0.0), 3
+  )
   assert gaussian.x_train.shape == x.shape
   assert gaussian.x_train.mean() == pytest.approx(x.mean(), rel=0.2)
 
 
 def test_images_are_randomized_as_the_package_does(digits):
   for mode in ('shuffled_pixels', 'random_pixels', 'gaussian'):
-    ours = audit.randomize(digits, audit.Setup(mode, mode, 0.0), 2)
+    ours = randomizations.randomize(digits, randomizations.Setup(mode, mode, 0.0), 2)
     for one, other in zip(ours, corruption.corrupt(digits, mode, 2), strict=True):
       np.testing.assert_array_equal(one, other)
 
@@ -451,6 +453,7 @@ BAD_MODELS = {
   'batch': (Wide(), {'batch_size': 500}, '200 training examples'),
   'no batch': (Wide(), {'batch_size': 2.5}, 'batch_size is 2.5'),
   'noise': (Wide(), {'noise_levels': (0.2, 1.5)}, 'probabilities from 0 to 1'),
+  'noise that is no number': (Wide(), {'noise_levels': (float('nan'),)}, 'from 0 to 1'),
   'seeds': (Wide(), {'seeds': 0}, 'seeds is 0'),
   'threshold': (Wide(), {'fit_accuracy': 99}, 'fit_accuracy is 99'),
 }
