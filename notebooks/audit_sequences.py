@@ -32,6 +32,7 @@ def main():
     *(Recurrent(), x_train, y_train, x_test, y_test),
     optimizer=optax.adam(3e-3),
     num_epochs=200,
+    seeds=2,
     workdir='runs/audit_sequences',
   )
   print(result)
