@@ -2,7 +2,16 @@
 
 # All but the programs main and reproduce, whose flags would clash in one process.
 __all__ = [
-  *('checkpoint', 'command_line', 'config', 'data', 'distributed', 'errors', 'estimate'),
-  *('examples', 'interrupt', 'metrics', 'models', 'paper', 'runs', 'sgd', 'streamed'),
-  *('theory', 'together', 'train'),
+  *('audit', 'audit_report', 'checkpoint', 'command_line', 'config', 'data', 'distributed'),
+  *('errors', 'estimate', 'examples', 'interrupt', 'learners', 'metrics', 'models'),
+  *('paper', 'randomizations', 'runs', 'sgd', 'streamed', 'theory', 'together', 'train'),
 ]
+
+
+def __getattr__(name):
+  # Only when asked for: it imports JAX, which takes seconds.
+  if name == 'randomization_test':
+    from rethink_gen.audit import randomization_test
+
+    return randomization_test
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

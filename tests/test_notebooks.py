@@ -22,7 +22,9 @@ def code_cells(notebook):
 
 
 def test_there_are_notebooks():
-  assert [path.stem for path in NOTEBOOKS] == ['inspect_checkpoint', 'theory']
+  assert [path.stem for path in NOTEBOOKS] == [
+    *('inspect_checkpoint', 'randomization_test', 'theory')
+  ]
 
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)

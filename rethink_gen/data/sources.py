@@ -121,15 +121,20 @@ def _load_npz(path: str | os.PathLike | None) -> Dataset:
       "data set 'npz' needs the path of a file with the arrays "
       f'{", ".join(KEYS)}: set config.dataset.path'
     )
+  return _checked(read_npz(path), str(path))
+
+
+def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
+  """What an .npz file has of `KEYS` and num_classes; raises errors.BadInput."""
   try:
     with open(path, 'rb') as stream:
       if not zipfile.is_zipfile(stream):  # np.load reads other kinds of files too
         raise zipfile.BadZipFile('it is not a zip archive')
       # Pickled arrays run code when they are loaded, so none is accepted.
       file = np.load(stream, allow_pickle=False)
-      arrays = {key: file[key] for key in (*KEYS, 'num_classes') if key in file}
+      return {key: file[key] for key in (*KEYS, 'num_classes') if key in file}
   except FileNotFoundError:
-    raise errors.BadInput(f'there is no file {path}: set config.dataset.path') from None
+    raise errors.BadInput(f'there is no file {path}: give one that is there') from None
   except MemoryError:
     raise errors.BadInput(f'{path} does not fit in memory: use fewer images') from None
   except Exception as error:  # NumPy and zipfile raise many kinds for a damaged file
@@ -137,7 +142,6 @@ def _load_npz(path: str | os.PathLike | None) -> Dataset:
       f'{path} cannot be read as an .npz file ({reason(error)}): write it with '
       f'numpy.savez and the arrays {", ".join(KEYS)}, none of them of Python objects'
     ) from None
-  return _checked(arrays, str(path))
 
 
 def _checked(arrays: Mapping[str, np.ndarray], where: str) -> Dataset:

@@ -1,0 +1,662 @@
+r"""Would this model fit random labels? The paper's randomization tests, of anybody's model.
+
+  python -m rethink_gen.audit --data=my.npz --model=my_package.my_module:make_model
+  python -m rethink_gen.audit --data=my.npz --estimator=sklearn.svm:SVC
+  python -m rethink_gen.audit --data=digits --model=mlp --learning_rate=0.1
+
+--data is an .npz file with x_train, y_train and perhaps x_test, y_test: examples along the
+first axis, labels 0, 1, ... Without a test set a fifth is held out. It can also be digits,
+or a TFDS data set such as cifar10. --model is MODULE:FUNCTION, where function(num_classes)
+makes a Flax linen module or a pair (init, apply); or one of the package's own models, by
+name. --estimator is MODULE:CLASS or MODULE:FUNCTION, which makes an object with fit and
+predict when it is called without arguments.
+
+The model is trained on the true labels, on labels of which more and more are random, and
+on inputs that are shuffled or replaced by noise, each with several seeds. The folder
+--workdir, by default one in runs/audit that is named after data and model, gets
+results.json, figure.png and report.html. The same command goes on where it stopped; more
+seeds or levels run only what is new.
+
+In Python: `rethink_gen.randomization_test(model, x_train, y_train, x_test, y_test)`.
+"""
+
+from rethink_gen import interrupt
+
+if __name__ == '__main__':
+  interrupt.leave_at_once()  # before all that is slow to import
+
+import contextlib
+import functools
+import hashlib
+import importlib
+import json
+import math
+import numbers
+import pathlib
+import shutil
+import time
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import optax
+import pandas as pd
+from absl import app, flags
+from ml_collections import config_dict
+
+from rethink_gen import (
+  audit_report,
+  command_line,
+  learners,
+  metrics,
+  models,
+  randomizations,
+  sgd,
+  train,
+)
+from rethink_gen import config as config_lib
+from rethink_gen.data import sources
+from rethink_gen.errors import BadInput
+from rethink_gen.theory import complexity
+
+NOISE_LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+FIT_ACCURACY = 0.99
+LEAST_STEPS, LEAST_EPOCHS = 3_000, 30  # by default as many epochs as make both
+PERMUTATIONS = 9_999
+LATE = 0.8  # after this part of the training, what accuracy still gains is gained late
+
+
+class Result(NamedTuple):
+  """What a randomization test found; accuracies are fractions.
+
+  Attributes:
+    settings: what was trained on what, and how; of results.json.
+    levels: a dict a setup, over its seeds; its fields are those of `measure`.
+    rademacher: {'mean', 'min', 'max', 'draws'}: of each draw of random signs, their
+      agreement with the model fitted to them, (1/n) sum_i s_i h(x_i). The empirical
+      Rademacher complexity is at least the mean, but for the chance of the draws. None
+      where training on them diverged.
+    verdict: sentences, which say no more than the numbers.
+    workdir: the folder that has report.html, results.json, figure.png and the runs.
+  """
+
+  settings: dict
+  levels: list
+  rademacher: dict | None
+  verdict: list
+  workdir: pathlib.Path
+
+  @property
+  def table(self):
+    """The levels as a DataFrame."""
+    return pd.DataFrame(self.levels).set_index('name')
+
+  def __str__(self):
+    return audit_report.text(self)
+
+
+def randomization_test(
+  model,
+  x_train,
+  y_train,
+  x_test=None,
+  y_test=None,
+  *,
+  optimizer=None,
+  num_epochs=None,
+  batch_size=None,
+  noise_levels=NOISE_LEVELS,
+  seeds=3,
+  fit_accuracy=FIT_ACCURACY,
+  workdir=None,
+  progress=metrics.progress,
+):
+  """Whether a model fits random labels, and what else Section 2 of the paper asks.
+
+  It is trained on the true labels; on labels of which some, and all, are drawn anew; on
+  inputs whose positions are permuted, all alike and each in its own way, and on Gaussian
+  inputs of the same mean and variance (`corruption.corrupt`); and on random signs, for the
+  empirical Rademacher complexity of the functions sign(f_1(x) - f_0(x)), as
+  `complexity.sign_fit` has it. Training stops at the first evaluation, of which there is
+  one an epoch, with a training accuracy of `fit_accuracy`: then it fits.
+
+  A position is a pixel of images (n, h, w, c) or uint8 (n, h, w), a step of sequences
+  (n, steps, channels), a feature of vectors (n, d), whose Gaussian noise has the moments
+  of each feature, and otherwise those of each channel. Integers that are not uint8 are
+  taken for tokens, which have no Gaussian.
+
+  Args:
+    model: a Flax linen module, whatever its argument for training; or a pair of pure
+      functions, init(key, inputs) -> parameters and apply(parameters, inputs) -> logits;
+      or an object with fit and predict, as of scikit-learn, which gets its inputs as rows,
+      and whose random_state, if any, is the seed; or the name of a model of this package,
+      or a config of it, trained as `train.run` does.
+    x_train, x_test: arrays (n, ...). Of uint8 a model gets float32 within [0, 1], else
+      float32, or int32 of integers. Without a test set a fifth of the training examples is
+      held out.
+    y_train, y_test: integers (n,), the classes 0, 1, ..., each in y_train.
+    optimizer: an optax transformation; by default Adam with learning rate 0.001, and for
+      the package's models what their config says.
+    num_epochs: at most so many; by default as make 3,000 steps, and at least 30, or what a
+      config says.
+    batch_size: by default 128, or less of less data, or what a config says.
+    noise_levels: probabilities that a label is drawn anew; 0 and 1 are always among them.
+    seeds: how many: 0, 1, ..., each of the training and of the corruption.
+    fit_accuracy: the training accuracy that counts as a fit.
+    workdir: a folder for the runs and the report; by default one in runs/audit named
+      after all that decides what training gives.
+    progress: as for `train.run`.
+
+  Returns:
+    A Result. Of runs that are finished in the folder nothing is run again.
+
+  Raises:
+    BadInput: for what cannot be tested; nothing was trained then.
+    train.Interrupted: after SIGTERM or SIGINT; the same call goes on.
+  """
+  dataset, held_out = randomizations.make_dataset(x_train, y_train, x_test, y_test)
+  config = make_config(model, dataset, num_epochs, batch_size, fit_accuracy)
+  setups = randomizations.make_setups(noise_levels, dataset.x_train)
+  if not isinstance(seeds, numbers.Integral) or seeds < 1:
+    raise BadInput(f'seeds is {seeds!r}, but it must be how many, 1 or more.')
+  learner = learners.make(model, dataset, optimizer, config)
+  workdir = open_folder(workdir, learner, dataset)
+  with train.only_writer(workdir):
+    runs = run_all(learner, dataset, setups, seeds, workdir, progress)
+  *ordinary, signs = setups
+  levels = [measure(setup, dataset, runs[setup.name], fit_accuracy) for setup in ordinary]
+  compare(levels)
+  result = Result(
+    settings=describe(learner, dataset, held_out, seeds),
+    levels=levels,
+    rademacher=measure_signs(runs[signs.name], dataset, seeds),
+    verdict=[],
+    workdir=workdir,
+  )
+  result = result._replace(verdict=audit_report.verdict(result))
+  audit_report.write(result, runs)
+  return result
+
+
+# How it is trained, and where.
+
+
+def make_config(model, dataset, num_epochs, batch_size, fit_accuracy):
+  """The config of the loop; of the package's own models, theirs."""
+  is_config = isinstance(model, config_dict.ConfigDict)
+  config = model.copy_and_resolve_references() if is_config else config_lib.default()
+  if isinstance(model, str):
+    if model not in models.MODELS:
+      raise BadInput(
+        f'There is no model {model!r}; the package has {", ".join(models.MODELS)}.'
+      )
+    config.model.name = model
+  devices = jax.device_count()
+  if dataset.num_train < devices:
+    raise BadInput(
+      f'There are {dataset.num_train} training examples and {devices} devices, which '
+      'share a batch; give at least one example for each.'
+    )
+  if batch_size is None and is_config:
+    batch_size = config.batch_size
+  elif batch_size is None:
+    batch_size = min(config.batch_size, dataset.num_train) // devices * devices
+  if num_epochs is None and is_config:
+    num_epochs = config.num_epochs
+  elif num_epochs is None and isinstance(batch_size, numbers.Integral) and batch_size > 0:
+    steps_per_epoch = max(1, dataset.num_train // batch_size)
+    num_epochs = max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / steps_per_epoch))
+  given = {
+    'batch_size': batch_size,
+    'num_epochs': num_epochs,
+    'stop_at_train_accuracy': fit_accuracy,
+  }
+  for field, value in given.items():
+    accepts, words = config_lib.ACCEPTED[field]
+    name = 'fit_accuracy' if field == 'stop_at_train_accuracy' else field
+    kind = numbers.Real if name == 'fit_accuracy' else numbers.Integral
+    if not isinstance(value, kind) or not accepts(value):
+      raise BadInput(f'{name} is {value!r}, but it must be {words}.')
+    config[field] = float(value) if name == 'fit_accuracy' else int(value)
+  if config.batch_size % devices:
+    raise BadInput(
+      f'batch_size is {config.batch_size}, but it must be a multiple of the {devices} '
+      'devices that share each batch.'
+    )
+  train.check_batch(config, dataset.num_train)
+  config.eval_every = 1
+  return config
+
+
+def open_folder(workdir, learner, dataset):
+  """The folder of an audit, made if needed, which says whose it is."""
+  config = learner.config
+  found = complexity.digest(config, dataset) + learner.digest
+  digest = hashlib.blake2b(found.encode(), digest_size=8).hexdigest()
+  workdir = pathlib.Path(workdir or pathlib.Path('runs', 'audit', digest)).absolute()
+  train.check_folder(workdir)
+  file = workdir / 'audit.json'
+  try:
+    before = json.loads(file.read_text())['digest'] if file.exists() else None
+  except (ValueError, KeyError, TypeError):
+    before = 'damaged'
+  if before not in (None, digest) or (not before and (workdir / 'results.json').exists()):
+    raise BadInput(
+      f'The folder {workdir} holds the audit of another model, data or training; choose '
+      'another workdir.'
+    )
+  workdir.mkdir(parents=True, exist_ok=True)
+  metrics.write_json(file, {'digest': digest, 'model': learner.name})
+  return workdir
+
+
+# The runs.
+
+
+class Run(NamedTuple):
+  """One training, as its folder has it."""
+
+  summary: dict  # of `train.summarize`
+  records: list  # the evaluations; none of an estimator
+  predictions: np.ndarray | None  # int64 (m,) of the test set, of signs of the training set
+
+
+def run_all(learner, dataset, setups, seeds, workdir, progress):
+  """{setup name: [Run of each seed]}; what the folder has is not run again."""
+  steps = learner.parts.steps_per_epoch * learner.config.num_epochs if learner.parts else 1
+  jobs = [(setup, seed) for seed in range(seeds) for setup in setups]
+  folders = [workdir / 'runs' / setup.name / f'seed_{seed}' for setup, seed in jobs]
+  runs = {setup.name: [] for setup in setups}
+  first = sum((folder / 'summary.json').exists() for folder in folders)
+  with progress(len(jobs) * steps, first * steps) as (update, say):
+    done = first
+    for (setup, seed), folder in zip(jobs, folders, strict=True):
+      new = not (folder / 'summary.json').exists()
+      if new:
+        folder.mkdir(parents=True, exist_ok=True)
+        shown = _part(update, done * steps, f'{setup.name}, seed {seed}')
+        run(learner, dataset, setup, seed, folder, shown)
+        done += 1
+      found = read_run(folder)
+      runs[setup.name].append(found)
+      if new:
+        say(f'{done}/{len(jobs)}  {_line(setup, seed, found)}', done * steps)
+  return runs
+
+
+def _line(setup, seed, run):
+  summary = run.summary
+  line = f'{setup.name:<16}  seed {seed}  {metrics.duration(summary["seconds"]):>6}'
+  if summary['status'] == 'diverged':
+    return f'{line}  diverged'
+  accuracy = metrics.percent(summary['train_accuracy'])
+  return f'{line}  train {accuracy}  test {metrics.percent(summary["test_accuracy"])}'
+
+
+def _part(update, done, description):
+  """Progress of a run within that of all; its own lines are not shown."""
+
+  @contextlib.contextmanager
+  def progress(*_):
+    def show(step, _, loss, accuracy):
+      update(done + step, description, loss, accuracy)
+
+    yield show, lambda *_: None
+
+  return progress
+
+
+def read_run(folder):
+  """The Run of a folder."""
+  try:
+    summary = json.loads((folder / 'summary.json').read_text())
+    predictions = None
+    if summary['status'] != 'diverged':
+      predictions = np.load(folder / 'predictions.npy')
+  except (OSError, ValueError, EOFError) as error:
+    raise BadInput(
+      f'The run in {folder} is damaged; delete this folder and it is run again.'
+    ) from error
+  return Run(summary, metrics.read_records(folder), predictions)
+
+
+def run(learner, dataset, setup, seed, folder, progress):
+  """Trains once, and leaves summary.json and predictions.npy, and no parameters."""
+  started = time.monotonic()
+  data = randomizations.randomize(dataset, setup, seed)
+  changed = float((data.y_train != dataset.y_train).mean())
+  config = learner.config.copy_and_resolve_references()
+  is_signs = setup.mode == 'random_signs'
+  config.update({'seed': seed})
+  config.corruption.update({'mode': setup.mode, 'seed': seed})
+  config.corruption.label_noise = setup.label_noise
+  config.dataset.name, config.model.name = 'audit', learner.name
+  looked_at = data.x_train if is_signs else data.x_test
+  if is_signs:
+    config.stop_at_train_accuracy = 1.0  # the supremum is looked for, not a threshold
+  if learner.parts:
+    outcome = train.learn(config, data, folder, started, progress, learner.parts)
+    summary = train.summarize(config, data, changed, *outcome)
+    state, _, status = outcome
+    if status == 'complete':
+      logits = outputs(learner, state, looked_at)
+      predictions = (logits[:, :2] if is_signs else logits).argmax(-1)
+  else:
+    fitted = learners.fit_estimator(learner.estimator, data.x_train, data.y_train, seed)
+    predictions = learners.predict(fitted, looked_at)
+    summary = summarize_estimator(data, setup, changed, fitted, seed, started)
+  if summary['status'] == 'complete':
+    np.save(folder / 'predictions.npy', predictions)
+  metrics.write_json(folder / 'summary.json', summary)  # the last: now it is complete
+  shutil.rmtree(folder / 'checkpoints', ignore_errors=True)
+
+
+def outputs(learner, state, inputs):
+  """float32 (n, classes): logits of a trained State."""
+  variables = {'params': state.params, 'batch_stats': state.batch_stats}
+  size = train.EVALUATION_BATCH
+  with train.matmul_precision(learner.config):
+    return np.concatenate(
+      [
+        learners.forward(learner.parts, variables, inputs[first : first + size])
+        for first in range(0, len(inputs), size)
+      ]
+    )
+
+
+def summarize_estimator(data, setup, changed, fitted, seed, started):
+  """The fields of `train.summarize` that an estimator has."""
+  right = (
+    float((learners.predict(fitted, x) == y).mean())
+    for x, y in ((data.x_train, data.y_train), (data.x_test, data.y_test))
+  )
+  train_accuracy, test_accuracy = right
+  return {
+    'status': 'complete',
+    'corruption': setup.mode,
+    'label_noise': setup.label_noise,
+    'labels_changed': changed,
+    'train_accuracy': train_accuracy,
+    'test_accuracy': test_accuracy,
+    'steps_to_fit': None,
+    'num_params': None,
+    'seconds': time.monotonic() - started,
+    'device': train.device(),
+    'seed': seed,
+  }
+
+
+# What the runs say.
+
+
+def measure(setup, dataset, runs, fit_accuracy):
+  """One setup over its seeds: a dict, less what `compare` adds.
+
+  Means and ranges are over the runs that did not diverge. p_value is that of
+  `permutation_test`; gained_late is what training accuracy gained in the last fifth.
+  """
+  done = [run for run in runs if run.summary['status'] == 'complete']
+  fitted = [run.summary['train_accuracy'] >= fit_accuracy for run in done]
+  level = {
+    'name': setup.name,
+    'label_noise': setup.label_noise if setup.mode == 'partial_labels' else 0.0,
+    'runs': len(runs),
+    'diverged': len(runs) - len(done),
+    'fitted': sum(fitted),
+    'labels_changed': _mean([run.summary['labels_changed'] for run in runs]),
+    'steps_to_fit': [run.summary['steps_to_fit'] for run in runs],
+    'steps': [run.summary.get('steps') for run in runs],
+    'gained_late': _mean([late(run.records) for run in done if run.records]),
+    'p_value': None,
+  }
+  for split in ('train', 'test'):
+    values = [run.summary[f'{split}_accuracy'] for run in done]
+    level[f'{split}_accuracy'] = _mean(values)
+    level[f'{split}_accuracy_range'] = [min(values), max(values)] if values else None
+  if done:
+    level['generalization_gap'] = level['train_accuracy'] - level['test_accuracy']
+    predictions = np.stack([run.predictions for run in done])
+    level['p_value'] = permutation_test(predictions, dataset.y_test)
+  else:
+    level['generalization_gap'] = None
+  return level
+
+
+def _mean(values):
+  return float(np.mean(values)) if values else None
+
+
+def late(records):
+  """What training accuracy gained in the last fifth of the steps."""
+  early = [r for r in records if r['step'] <= LATE * records[-1]['step']] or records[:1]
+  return records[-1]['train_accuracy'] - early[-1]['train_accuracy']
+
+
+def compare(levels):
+  """Adds to each level how many times as many steps as true labels it takes to fit.
+
+  times_longer is the median over seeds, where every seed fitted; else longer_than is the
+  least that the steps taken allow to say.
+  """
+  true = levels[0]['steps_to_fit']
+  for level in levels:
+    level['times_longer'], level['longer_than'] = None, None
+    if None in true or level['diverged']:
+      continue
+    if None not in level['steps_to_fit']:
+      pairs = zip(level['steps_to_fit'], true, strict=True)
+      level['times_longer'] = float(np.median([own / fit for own, fit in pairs]))
+    else:
+      pairs = zip(level['steps_to_fit'], level['steps'], true, strict=True)
+      level['longer_than'] = min((own or steps) / fit for own, steps, fit in pairs)
+
+
+def permutation_test(predictions, labels, permutations=PERMUTATIONS, seed=0):
+  """The p-value of: the accuracy is no higher than if labels did not go with predictions.
+
+  The labels are permuted against the predictions, which stay as they are. With b of B
+  random permutations giving an accuracy as high or higher, p = (b + 1) / (B + 1), which
+  makes a test at any level valid for every B (Phipson & Smyth 2010, Statistical
+  Applications in Genetics and Molecular Biology 9, 39). The null hypothesis is of the
+  predictions as they are: one model that was trained on random labels may by luck give
+  many alike inputs their true class, and is above chance then.
+
+  Args:
+    predictions: int (n,), or (seeds, n): then of the mean accuracy, all permuted alike, as
+      they are of the same examples.
+    labels: int (n,).
+    permutations: B.
+    seed: of the permutations.
+
+  Returns:
+    A float in [1 / (B + 1), 1].
+  """
+  predictions = np.atleast_2d(predictions)
+  classes = int(max(predictions.max(), labels.max())) + 1
+  # In whole numbers, so that an accuracy that is as high is not missed by rounding.
+  votes = np.zeros((len(labels), classes), np.int64)
+  for own in predictions:
+    votes[np.arange(len(labels)), own] += 1
+  observed = votes[np.arange(len(labels)), labels].sum()
+  random = np.random.default_rng(seed)
+  permuted = np.array(labels)
+  as_high = 0
+  for _ in range(permutations):
+    random.shuffle(permuted)
+    as_high += votes[np.arange(len(labels)), permuted].sum() >= observed
+  return (int(as_high) + 1) / (permutations + 1)
+
+
+def measure_signs(runs, dataset, seeds):
+  """Result.rademacher, by `complexity.rademacher`."""
+  if any(run.summary['status'] == 'diverged' for run in runs):
+    return None
+  signs = np.stack([randomizations.signs_of(dataset, seed) for seed in range(seeds)])
+  fits = iter(runs)
+  agreements = complexity.rademacher(lambda _: 2 * next(fits).predictions - 1, signs)
+  return {
+    'mean': float(agreements.mean()),
+    'min': float(agreements.min()),
+    'max': float(agreements.max()),
+    'draws': seeds,
+  }
+
+
+def describe(learner, dataset, held_out, seeds):
+  """Result.settings."""
+  config = learner.config
+  positions, _, channels = randomizations.layout(dataset.x_train, 'random_pixels')
+  counts = np.bincount(dataset.y_test, minlength=dataset.num_classes)
+  settings = {
+    'model': learner.name,
+    'num_train': dataset.num_train,
+    'num_test': dataset.num_test,
+    'held_out': held_out,
+    'input_shape': list(dataset.x_train.shape[1:]),
+    'input_type': str(dataset.x_train.dtype),
+    'positions': positions,
+    'channels': channels,
+    'num_classes': dataset.num_classes,
+    'chance_accuracy': 1 / dataset.num_classes,
+    'majority_accuracy': float(counts.max() / counts.sum()),
+    'seeds': seeds,
+    'fit_accuracy': config.stop_at_train_accuracy,
+    'permutations': PERMUTATIONS,
+    'is_estimator': learner.parts is None,
+    'device': train.device(),
+    'jax_version': jax.__version__,
+  }
+  if learner.parts:
+    settings |= {
+      'num_epochs': config.num_epochs,
+      'batch_size': config.batch_size,
+      'steps': learner.parts.steps_per_epoch * config.num_epochs,
+    }
+  return settings
+
+
+# The command.
+
+
+def define_flags():
+  """Here and not on import: who imports this module may have flags of such names."""
+  flags.DEFINE_string(
+    'data', 'digits', 'An .npz file with x_train, y_train, or digits, or a TFDS data set.'
+  )
+  flags.DEFINE_string(
+    'model',
+    None,
+    'MODULE:FUNCTION, where function(num_classes) makes a Flax module or (init, apply), or '
+    f"one of the package's own: {', '.join(models.MODELS)}.",
+  )
+  flags.DEFINE_string(
+    'estimator', None, 'MODULE:CLASS of scikit-learn or like it, such as sklearn.svm:SVC.'
+  )
+  flags.DEFINE_float(
+    'learning_rate', None, "Adam's, by default 0.001; of the package's models their SGD's."
+  )
+  flags.DEFINE_integer(
+    'epochs', None, 'At most so many; by default as make 3,000 steps, and at least 30.'
+  )
+  flags.DEFINE_integer('batch_size', None, 'Examples; by default 128, or less of less.')
+  flags.DEFINE_integer('num_train', None, 'The first so many examples; by default all.')
+  flags.DEFINE_integer('seeds', 3, 'How many seeds.')
+  flags.DEFINE_list(
+    'noise_levels',
+    [f'{level:g}' for level in NOISE_LEVELS],
+    'Probabilities that a label is drawn anew; 0 and 1 are always among them.',
+  )
+  flags.DEFINE_float('fit_accuracy', FIT_ACCURACY, 'The training accuracy that is a fit.')
+  flags.DEFINE_string(
+    'workdir', None, 'The folder of runs and report; by default one in runs/audit.'
+  )
+
+
+def main(_):
+  command_line.prepare()
+  given = flags.FLAGS
+  workdir = given.workdir or pathlib.Path('runs', 'audit')
+  result = command_line.call(functools.partial(_audit, given), workdir)
+  print(f'\n{result}')
+
+
+def _audit(given, _):
+  x_train, y_train, x_test, y_test = read_data(given.data)
+  classes = len(np.unique(y_train))
+  optimizer = None
+  if given.learning_rate is not None and not 0 < given.learning_rate < math.inf:
+    raise BadInput(
+      f'--learning_rate is {given.learning_rate}, but it must be a positive finite number.'
+    )
+  if given.estimator:
+    model = _imported('--estimator', given.estimator)
+  elif ':' in given.model:
+    model = _imported('--model', given.model, classes)
+    if given.learning_rate is not None:
+      optimizer = optax.adam(given.learning_rate)
+  else:
+    model = given.model
+    if given.learning_rate is not None and model in models.MODELS:
+      optimizer = sgd.optimizer(config_lib.default(), sgd.Rates(given.learning_rate, 0.0))
+  return randomization_test(
+    model,
+    x_train[: given.num_train],
+    y_train[: given.num_train],
+    x_test,
+    y_test,
+    optimizer=optimizer,
+    num_epochs=given.epochs,
+    batch_size=given.batch_size,
+    noise_levels=given.noise_levels,
+    seeds=given.seeds,
+    fit_accuracy=given.fit_accuracy,
+    workdir=given.workdir,
+  )
+
+
+def read_data(name):
+  """(x_train, y_train, x_test, y_test) of a file or of a data set's name."""
+  if not name.endswith('.npz'):
+    return sources.load(name)[:4]
+  arrays = sources.read_npz(name)
+  if missing := [key for key in sources.KEYS[:2] if key not in arrays]:
+    raise BadInput(
+      f'{name} has no array {", ".join(missing)}; it must hold x_train and y_train, and '
+      'may hold x_test and y_test.'
+    )
+  return tuple(arrays.get(key) for key in sources.KEYS)
+
+
+def _imported(flag, path, *arguments):
+  """What the function or class MODULE:NAME makes of the arguments."""
+  module, _, name = path.partition(':')
+  try:
+    return getattr(importlib.import_module(module), name)(*arguments)
+  except Exception as error:  # It is anybody's code: anything may come out of it.
+    raise BadInput(
+      f'{flag}={path} does not give a model ({type(error).__name__}: '
+      f'{sources.reason(error)}); give MODULE:NAME of what can be imported and called.'
+    ) from error
+
+
+def parse(argv):
+  """absl's flags from the command line, every fault of theirs in one sentence."""
+  define_flags()
+  try:
+    rest = flags.FLAGS(argv)
+  except flags.Error as error:
+    command_line.refuse(f'{error}; --help shows what there is.')
+  if rest[1:]:
+    command_line.refuse(
+      f'{rest[1]!r} is not a flag; flags begin with --, and --help shows them.'
+    )
+  if bool(flags.FLAGS.model) == bool(flags.FLAGS.estimator):
+    command_line.refuse(
+      'Give one of --model and --estimator, such as --model=mlp or '
+      '--estimator=sklearn.svm:SVC; --help shows what there is.'
+    )
+  return rest
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=parse)
