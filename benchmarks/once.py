@@ -92,7 +92,10 @@ def start(cache=None, devices=None, **values):
   """
   variables = {'JAX_ENABLE_COMPILATION_CACHE': 'true' if cache else 'false'}
   if cache:
-    variables |= {'JAX_COMPILATION_CACHE_DIR': f'{cache}/xla'}
+    variables |= {
+      'JAX_COMPILATION_CACHE_DIR': f'{cache}/xla',
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',  # as `command_line.prepare` has it
+    }
     variables |= {'TORCHINDUCTOR_CACHE_DIR': f'{cache}/inductor'}
   if devices:
     variables['XLA_FLAGS'] = f'--xla_force_host_platform_device_count={devices}'
