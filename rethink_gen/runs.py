@@ -327,13 +327,18 @@ def _type(values):
 
 
 def _find(folder):
-  """The folders of runs, in order; what lies in the folder of a run is part of it."""
+  """The folders of runs, in order; what lies in the folder of a run is part of it.
+
+  An audit's runs are of a model that is not of this package, and are passed over.
+  """
   if not folder.is_dir():
     raise BadInput(f'There is no folder {folder}; give one that holds runs.')
   found = []
   for path, folders, files in os.walk(folder):
     path = pathlib.Path(path)
-    if any((path / part).exists() for part in PARTS) or 'config.json' in files:
+    if 'audit.json' in files:
+      folders.clear()
+    elif any((path / part).exists() for part in PARTS) or 'config.json' in files:
       folders.clear()
       if _is_run(path):
         found.append(path)

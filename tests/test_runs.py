@@ -427,6 +427,9 @@ def test_folders_that_are_no_run_are_passed_over(copied):
     (copied / name).mkdir()
   (copied / 'notes/config.json').write_text('not of ours')
   (copied / 'file').touch()
+  (copied / 'audit/runs/gaussian').mkdir(parents=True)
+  (copied / 'audit/audit.json').write_text('{}')
+  shutil.copy(copied / 'first/metrics.jsonl', copied / 'audit/runs/gaussian')
   assert len(runs.table(copied)) == 4
 
 
