@@ -27,14 +27,8 @@ OUT = flags.DEFINE_string('out', None, 'A folder for the results, made if needed
 
 def parse(argv):
   """absl's flags from the command line, every fault of theirs in one sentence."""
-  try:
-    rest = flags.FLAGS(argv)
-  except flags.Error as error:
-    command_line.refuse(f'{error}; --help shows what there is.')
-  if rest[1:]:
-    command_line.refuse(
-      f'{rest[1]!r} is not a flag; flags begin with --, and --help shows them.'
-    )
+  rest = command_line.parse_flags(argv)
+  command_line.refuse_rest(rest)
   return rest
 
 

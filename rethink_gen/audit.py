@@ -354,14 +354,9 @@ def run(learner, dataset, setup, seed, folder, progress):
 def outputs(learner, state, inputs):
   """float32 (n, classes): logits of a trained State."""
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
-  size = train.EVALUATION_BATCH
+  forward = functools.partial(learners.forward, learner.parts, variables)
   with train.matmul_precision(learner.config):
-    return np.concatenate(
-      [
-        learners.forward(learner.parts, variables, inputs[first : first + size])
-        for first in range(0, len(inputs), size)
-      ]
-    )
+    return complexity.in_batches(forward, inputs)
 
 
 def summarize_estimator(data, setup, changed, fitted, seed, started):
@@ -642,14 +637,8 @@ def _imported(flag, path, *arguments):
 def parse(argv):
   """absl's flags from the command line, every fault of theirs in one sentence."""
   define_flags()
-  try:
-    rest = flags.FLAGS(argv)
-  except flags.Error as error:
-    command_line.refuse(f'{error}; --help shows what there is.')
-  if rest[1:]:
-    command_line.refuse(
-      f'{rest[1]!r} is not a flag; flags begin with --, and --help shows them.'
-    )
+  rest = command_line.parse_flags(argv)
+  command_line.refuse_rest(rest)
   if bool(flags.FLAGS.model) == bool(flags.FLAGS.estimator):
     command_line.refuse(
       'Give one of --model and --estimator, such as --model=mlp or '

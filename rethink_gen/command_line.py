@@ -82,6 +82,20 @@ def refuse(sentence):
   sys.exit(2)
 
 
+def parse_flags(argv):
+  """absl's flags from the command line, a fault of theirs in one sentence; the rest."""
+  try:
+    return flags.FLAGS(argv)
+  except flags.Error as error:
+    refuse(f'{error}; --help shows what there is.')
+
+
+def refuse_rest(rest):
+  """Exits where something on the command line, after the program's name, is no flag."""
+  if rest[1:]:
+    refuse(f'{rest[1]!r} is not a flag; flags begin with --, and --help shows them.')
+
+
 def parse(argv, config):
   """absl's flags from the command line, every fault of theirs in one sentence.
 
@@ -119,8 +133,7 @@ def parse(argv, config):
     refuse(f'{error}; --help shows what there is.')
   except Exception as error:  # The config file is code: anything may come out of it.
     refuse(_bad_config(str(error)))
-  if rest[1:]:
-    refuse(f'{rest[1]!r} is not a flag; flags begin with --, and --help shows them.')
+  refuse_rest(rest)
   return rest
 
 

@@ -131,20 +131,14 @@ def take_shard(jobs):
 
 def parse(argv):
   """absl's flags from the command line, every fault of theirs in one sentence."""
-  try:
-    rest = flags.FLAGS(argv)
-  except flags.Error as error:
-    command_line.refuse(f'{error}; --help shows what there is.')
+  rest = command_line.parse_flags(argv)
   if ARTIFACT.value is None:
     command_line.refuse(f'--artifact is missing; it is one of {", ".join(ARTIFACTS)}, all.')
   if SHARD.value and COLLECT.value:
     command_line.refuse(
       '--shard runs a part and --collect draws the whole; give one of them.'
     )
-  if rest[1:]:
-    command_line.refuse(
-      f'{rest[1]!r} is not a flag; flags begin with --, and --help shows them.'
-    )
+  command_line.refuse_rest(rest)
   return rest
 
 

@@ -512,10 +512,7 @@ def export_run(folder, path):
 
 def parse(argv):
   """absl's flags and the folder from the command line, every fault in one sentence."""
-  try:
-    rest = flags.FLAGS(argv)
-  except flags.Error as error:
-    command_line.refuse(f'{error}; --help shows what there is.')
+  rest = command_line.parse_flags(argv)
   if len(rest) != 2:
     command_line.refuse(
       'Give one folder, as in python -m rethink_gen.runs runs; --help shows what there is.'

@@ -94,12 +94,13 @@ def suspicion(examples, ranking):
   return np.where(fitted, values, values.max() + 1)
 
 
-def curve(run, ranking):
+def curve(run, wrong, ranking):
   """(precision, recall, average precision): fractions, the recall falling to 0.
 
-  The average precision is the mean of the precisions at which the wrong labels are found.
+  The average precision is the mean of the precisions at which the wrong labels are found,
+  which are those that `find_wrong` gives.
   """
-  wrong, scores = find_wrong(run), suspicion(run.examples, ranking)
+  scores = suspicion(run.examples, ranking)
   precision, recall, _ = sklearn_metrics.precision_recall_curve(wrong, scores)
   return precision, recall, sklearn_metrics.average_precision_score(wrong, scores)
 
@@ -112,10 +113,10 @@ def half(precision, recall):
 
 def measure(runs, name, seed):
   run = runs[name, seed]
-  wrong = find_wrong(run).mean()
-  measured = {'wrong_labels': 100 * wrong}
-  for ranking in RANKINGS if wrong else ():
-    precision, recall, average = curve(run, ranking)
+  wrong = find_wrong(run)
+  measured = {'wrong_labels': 100 * wrong.mean()}
+  for ranking in RANKINGS if wrong.any() else ():
+    precision, recall, average = curve(run, wrong, ranking)
     measured[f'{ranking}_average_precision'] = 100 * average
     measured[f'{ranking}_precision'] = 100 * half(precision, recall)[1]
   return measured
@@ -140,8 +141,9 @@ def draw(entries, runs):
 
 
 def _draw_run(axis, run, labelled):
+  wrong = find_wrong(run)
   for color, (ranking, label) in zip(drawing.PALETTE, RANKINGS.items(), strict=False):
-    precision, recall, _ = curve(run, ranking)
+    precision, recall, _ = curve(run, wrong, ranking)
     found = recall > 0  # before, precision says nothing; scikit-learn ends at 1
     percent = 100 * recall[found], 100 * precision[found]
     shown = label if labelled else None

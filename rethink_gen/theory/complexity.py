@@ -108,11 +108,13 @@ def predict(config, num_classes, params, batch_stats, images):
     crop_shape = preprocess.crop_shape(*images.shape[1:3], config.dataset.crop_size)
   variables = {'params': params, 'batch_stats': batch_stats}
   with train.matmul_precision(config):
-    blocks = [
-      np.asarray(_forward(model, crop_shape, variables, images[first : first + BATCH]))
-      for first in range(0, len(images), BATCH)
-    ]
-  return np.concatenate(blocks)
+    return in_batches(functools.partial(_forward, model, crop_shape, variables), images)
+
+
+def in_batches(function, inputs):
+  """What function(inputs) gives, computed for BATCH of the n inputs at a time: (n, ...)."""
+  starts = range(0, len(inputs), BATCH)
+  return np.concatenate([np.asarray(function(inputs[i : i + BATCH])) for i in starts])
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
