@@ -1,6 +1,7 @@
 """Looking at runs: what is read must be what training had, and nothing may change."""
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import rich.console
+import small
 from safetensors import numpy as safetensors
 
 from rethink_gen import checkpoint, metrics, runs, train
@@ -23,22 +25,7 @@ from rethink_gen.errors import BadInput
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def make_config(**changes):
-  """A run of seconds: 200 digits, random labels, four epochs of six steps."""
-  config = config_lib.default()
-  config.update_from_flattened_dict(
-    {
-      'optimizer.learning_rate': 0.1,
-      'dataset.num_train': 200,
-      'corruption.mode': 'random_labels',
-      'model.width': 32,
-      'batch_size': 32,
-      'num_epochs': 4,
-      'checkpoint_every': 1,
-    }
-    | changes
-  )
-  return config
+make_config = functools.partial(small.make_config, checkpoint_every=1)
 
 
 def run(workdir, **changes):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small import stop_after
 
 from rethink_gen import config as config_lib
 from rethink_gen import train
@@ -93,20 +94,7 @@ def test_a_stopped_streamed_run_goes_on_at_the_next_example(
   changes = {f'regularization.random_{what}': True for what in ('crop', 'flip')}
   config = make_config(data_dir, **changes)
   train.run(config, tmp_path / 'whole')
-  calls = 0
-  train_epoch = train.train_epoch
-
-  def stopping(config, state, pace, update, received):
-    def count(step, *shown):
-      nonlocal calls
-      calls += 1
-      if calls % 5 == 0:
-        received.append(15)
-      update(step, *shown)
-
-    return train_epoch(config, state, pace, count, received)
-
-  monkeypatch.setattr(train, 'train_epoch', stopping)
+  stop_after(monkeypatch, 5)
   for _ in range(2):
     with pytest.raises(train.Interrupted):
       train.run(config, tmp_path / 'stopped')

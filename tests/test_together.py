@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import pathlib
@@ -8,28 +9,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small
 
-from rethink_gen import config as config_lib
 from rethink_gen import metrics, models, together, train
 from rethink_gen.errors import BadInput
 from rethink_gen.models import layers
 
-
-def make_config(**changes):
-  """A run of seconds: 200 digits, random labels, three epochs of six steps."""
-  config = config_lib.default()
-  config.update_from_flattened_dict(
-    {
-      'optimizer.learning_rate': 0.1,
-      'dataset.num_train': 200,
-      'corruption.mode': 'random_labels',
-      'model.width': 32,
-      'batch_size': 32,
-      'num_epochs': 3,
-    }
-    | changes
-  )
-  return config
+make_config = functools.partial(small.make_config, num_epochs=3)
 
 
 def make_configs(folder, **changes):
@@ -122,27 +108,10 @@ def test_convolutions_and_batch_normalization_end_as_they_do_alone(tmp_path, mon
     assert_alike(path, tmp_path / f'{path.name}_alone')
 
 
-def stop_after(monkeypatch, calls):
-  """From now on a signal arrives after every so many calls of the compiled epoch."""
-  train_epoch, count = train.train_epoch, 0
-
-  def stopping(config, state, pace, update, received):
-    def counting(*shown):
-      nonlocal count
-      count += 1
-      if count % calls == 0:
-        received.append(15)
-      update(*shown)
-
-    return train_epoch(config, state, pace, counting, received)
-
-  monkeypatch.setattr(train, 'train_epoch', stopping)
-
-
 def test_stopped_runs_go_on_to_the_same_figures(tmp_path, monkeypatch):
   monkeypatch.setattr(train, 'SECONDS_PER_CALL', 0.0)
   together.run(make_configs(tmp_path / 'whole'))
-  stop_after(monkeypatch, 23)
+  small.stop_after(monkeypatch, 23)
   interruptions = 0
   while True:
     try:
@@ -162,7 +131,7 @@ def test_runs_that_are_at_different_steps_are_brought_together(tmp_path, monkeyp
   ahead, done, *_ = configs
   train.run(configs[done], done)
   with monkeypatch.context() as patch:
-    stop_after(patch, 2)
+    small.stop_after(patch, 2)
     with pytest.raises(train.Interrupted):
       train.run(configs[ahead], ahead)
   before = (done / 'metrics.jsonl').read_text()

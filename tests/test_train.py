@@ -6,27 +6,11 @@ import sys
 
 import numpy as np
 import pytest
+from small import make_config, stop_after
 
 from rethink_gen import config as config_lib
 from rethink_gen import train
 from rethink_gen.errors import BadInput
-
-
-def make_config(**changes):
-  """A run of seconds: 200 digits, random labels, four epochs of six steps."""
-  config = config_lib.default()
-  config.update_from_flattened_dict(
-    {
-      'optimizer.learning_rate': 0.1,
-      'dataset.num_train': 200,
-      'corruption.mode': 'random_labels',
-      'model.width': 32,
-      'batch_size': 32,
-      'num_epochs': 4,
-    }
-    | changes
-  )
-  return config
 
 
 def test_a_run_leaves_what_it_promises(figures, tmp_path):
@@ -73,20 +57,7 @@ def test_a_stopped_run_goes_on_to_the_same_figures(
   monkeypatch.setattr(train, 'SECONDS_PER_CALL', seconds_per_call)
   changes = {'regularization.random_crop': True, 'regularization.dropout_rate': 0.2}
   train.run(make_config(**changes), tmp_path / 'whole')
-  calls = 0
-  train_epoch = train.train_epoch
-
-  def stopping(config, state, pace, update, received):
-    def count(step, *shown):
-      nonlocal calls
-      calls += 1
-      if calls % 3 == 0:
-        received.append(15)
-      update(step, *shown)
-
-    return train_epoch(config, state, pace, count, received)
-
-  monkeypatch.setattr(train, 'train_epoch', stopping)
+  stop_after(monkeypatch, 3)
   interruptions = 0
   while True:
     try:
