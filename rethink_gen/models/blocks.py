@@ -1,9 +1,9 @@
-"""Convolution on a CPU: a few images at a time, as a product of patches and kernel.
+"""Convolution on a CPU: a few images at a time, as matrix products.
 
-XLA's matrix product keeps a CPU about three times as busy as its convolution. The patches
-of all images would have to be written to memory and read again, k * l times the input;
-those of a few images stay in the caches. Forward-mode differentiation does not go through
-a custom_vjp.
+XLA's matrix product keeps a CPU about three times as busy as its convolution. What the
+images are spread out to for it, `patches` or the tiles of `winograd`, would have to be
+written to memory and read again if it were of all of them; that of a few stays in the
+caches. Forward-mode differentiation does not go through a custom_vjp.
 """
 
 from functools import partial
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-PATCHES = 6 << 20  # bytes: of 2 to 12 MiB the fastest on two cores, by a little
+from rethink_gen.models import patches, winograd
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -21,12 +21,12 @@ def convolve(x, kernel, stride, padding):
 
   padding is ((top, bottom), (left, right)).
   """
-  matrix = kernel.reshape(-1, kernel.shape[-1])
-
-  def convolve_block(images):
-    return _patches(images, kernel.shape, stride, padding) @ matrix
-
-  blocks = lax.map(convolve_block, _blocks(x, kernel.shape, stride))
+  way = _way(x, kernel, stride)
+  transformed = way.transform(kernel)
+  blocks = lax.map(
+    lambda images: way.convolve(images, transformed, kernel.shape, stride, padding),
+    _blocks(x, way, kernel.shape, stride),
+  )
   return blocks.reshape(len(x), *blocks.shape[2:])
 
 
@@ -77,43 +77,30 @@ def _input_gradient(x, kernel, stride, padding, gradient):
 
 
 def _kernel_gradient(x, kernel, stride, padding, gradient):
-  """The sum over blocks of the products of patches and gradient."""
-  images = _blocks(x, kernel.shape, stride)
+  """The sum over blocks of what correlates inputs and gradient."""
+  way = _way(x, kernel, stride)
+  images = _blocks(x, way, kernel.shape, stride)
   gradients = gradient.reshape(*images.shape[:2], *gradient.shape[1:])
 
+  def correlate(block):
+    return way.correlate(*block, kernel.shape, stride, padding)
+
   def add_block(total, block):
-    patches = _patches(block[0], kernel.shape, stride, padding)
-    # In this order it is up to twice as fast as with patches first.
-    product = jnp.einsum(
-      'nhwd,nhwp->dp', block[1], patches, preferred_element_type=jnp.float32
-    )
-    return total + product, None
+    return jax.tree.map(jnp.add, total, correlate(block)), None
 
-  zero = jnp.zeros((kernel.shape[-1], kernel[..., 0].size))
+  block = jax.eval_shape(correlate, (images[0], gradients[0]))
+  zero = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), block)
   total, _ = lax.scan(add_block, zero, (images, gradients))
-  return total.T.reshape(kernel.shape).astype(kernel.dtype)
+  return way.kernel_gradient(total, kernel.shape).astype(kernel.dtype)
 
 
-def _patches(x, kernel_shape, stride, padding):
-  """What each output sees: (n, h, w, c) -> (n, h', w', k * l * c)."""
-  x = lax.pad(
-    x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*p, 0) for p in padding), (0, 0, 0))
-  )
-  ends = [
-    (n - k) // stride * stride + 1
-    for n, k in zip(x.shape[1:3], kernel_shape[:2], strict=True)
-  ]
-  slices = [
-    x[:, i : i + ends[0] : stride, j : j + ends[1] : stride]
-    for i in range(kernel_shape[0])
-    for j in range(kernel_shape[1])
-  ]
-  return jnp.concatenate(slices, -1)
+def _way(x, kernel, stride):
+  return winograd if winograd.suits(kernel.shape, stride, x.dtype) else patches
 
 
-def _blocks(x, kernel_shape, stride):
-  """(n, h, w, c) -> (n / b, b, h, w, c) with so many images that PATCHES holds theirs."""
-  size = x[0].size * kernel_shape[0] * kernel_shape[1] // stride**2 * x.dtype.itemsize
-  most = max(1, min(len(x), PATCHES // size))
+def _blocks(x, way, kernel_shape, stride):
+  """(n, h, w, c) -> (n / b, b, h, w, c) with so many images that way.BYTES hold theirs."""
+  size = way.bytes_of_image(x.shape[1:], kernel_shape, stride) * x.dtype.itemsize // 4
+  most = max(1, min(len(x), way.BYTES // size))
   block = next(b for b in range(most, 0, -1) if len(x) % b == 0)
   return x.reshape(-1, block, *x.shape[1:])

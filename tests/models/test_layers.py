@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from rethink_gen.models import blocks, layers
+from rethink_gen.models import blocks, layers, patches, winograd
 
 
 def plain_convolve(x, kernel, stride, padding):
@@ -75,11 +75,63 @@ def test_blocks_hold_what_fits_and_all_of_the_images(monkeypatch):
   x, kernel = normal(6, 5, 5, 2), normal(3, 3, 2, 4)
   expected = plain_convolve(x, kernel, 1, 'SAME')
   of_one = 5 * 5 * 2 * 9 * 4  # bytes
-  for patches, block in ((2 * of_one, 2), (5 * of_one, 3), (1, 1), (99 * of_one, 6)):
-    monkeypatch.setattr(blocks, 'PATCHES', patches)
-    assert blocks._blocks(x, kernel.shape, 1).shape[:2] == (6 // block, block)
+  for most, block in ((2 * of_one, 2), (5 * of_one, 3), (1, 1), (99 * of_one, 6)):
+    monkeypatch.setattr(patches, 'BYTES', most)
+    assert blocks._blocks(x, patches, kernel.shape, 1).shape[:2] == (6 // block, block)
     ours = blocks.convolve(x, kernel, 1, ((1, 1), (1, 1)))
     np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('sizes', 'padding'),
+  [((7, 8), ((1, 1), (1, 1))), ((3, 9), ((0, 0), (0, 0))), ((6, 5), ((3, 0), (0, 2)))],
+)
+def test_winograds_convolution_and_its_gradients_are_exact(monkeypatch, sizes, padding):
+  """Against XLA's in float64: odd and even sizes, less padding and more than the taps."""
+  monkeypatch.setattr(winograd, 'BYTES', 1)  # a block an image
+  monkeypatch.setattr(winograd, 'suits', lambda *_: True)
+  x, kernel = normal(2, *sizes, 3).astype(float), normal(3, 3, 3, 2).astype(float)
+
+  def plain(x, kernel):
+    return plain_convolve(x, kernel, 1, padding)
+
+  def ours(x, kernel):
+    return blocks.convolve(x, kernel, 1, padding)
+
+  with jax.enable_x64(True):
+    cotangent = normal(*jax.eval_shape(plain, x, kernel).shape).astype(float)
+    found, expected = jax.jit(
+      lambda: [with_gradients(each, cotangent, x, kernel) for each in (ours, plain)]
+    )()
+  for a, b in zip(found, expected, strict=True):
+    assert a.dtype == np.float64
+    np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_winograds_convolution_is_about_as_exact_as_xlas():
+  """In float32, at the widest 3 x 3 convolution of Inception, against float64."""
+  x, kernel = normal(4, 7, 7, 240), normal(3, 3, 240, 160) / 46
+  assert winograd.suits(kernel.shape, 1, x.dtype)
+  with jax.enable_x64(True):
+    exact = np.asarray(plain_convolve(np.float64(x), np.float64(kernel), 1, 'SAME'))
+  for found in (
+    blocks.convolve(x, kernel, 1, ((1, 1), (1, 1))),
+    plain_convolve(x, kernel, 1, 'SAME'),
+  ):
+    assert np.abs(found - exact).max() < 3e-6 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize(
+  ('shape', 'stride', 'dtype'),
+  [
+    ((5, 5, 64, 64), 1, 'float32'),
+    ((3, 3, 64, 64), 2, 'float32'),
+    ((3, 3, 3, 96), 1, 'float32'),
+    ((3, 3, 64, 64), 1, 'bfloat16'),
+  ],
+)
+def test_only_convolutions_that_gain_are_winograds(shape, stride, dtype):
+  assert not winograd.suits(shape, stride, jnp.dtype(dtype))
 
 
 @pytest.mark.parametrize('size', [7, 8, 28])

@@ -1,0 +1,56 @@
+"""Convolution as one product: what each output sees, times the kernel. For `blocks`."""
+
+import jax.numpy as jnp
+from jax import lax
+
+BYTES = (
+  6 << 20
+)  # of a block's patches: of 2 to 12 MiB the fastest on two cores, by a little
+
+
+def bytes_of_image(image_shape, kernel_shape, stride):
+  """How much is made of an image (h, w, c) of float32, about."""
+  height, width, channels = image_shape
+  rows, columns, *_ = kernel_shape
+  return 4 * height * width * channels * rows * columns // stride**2
+
+
+def transform(kernel):
+  return kernel.reshape(-1, kernel.shape[-1])
+
+
+def convolve(x, transformed, kernel_shape, stride, padding):
+  """(n, h, w, c), transform(kernel) -> (n, h', w', d)."""
+  return extract(x, kernel_shape, stride, padding) @ transformed
+
+
+def correlate(x, gradient, kernel_shape, stride, padding):
+  """(n, h, w, c), (n, h', w', d) -> what, summed, `kernel_gradient` takes."""
+  # In this order it is up to twice as fast as with patches first.
+  return jnp.einsum(
+    'nhwd,nhwp->dp',
+    gradient,
+    extract(x, kernel_shape, stride, padding),
+    preferred_element_type=jnp.float32,
+  )
+
+
+def kernel_gradient(total, kernel_shape):
+  return total.T.reshape(kernel_shape)
+
+
+def extract(x, kernel_shape, stride, padding):
+  """What each output sees: (n, h, w, c) -> (n, h', w', k * l * c)."""
+  x = lax.pad(
+    x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*p, 0) for p in padding), (0, 0, 0))
+  )
+  ends = [
+    (n - k) // stride * stride + 1
+    for n, k in zip(x.shape[1:3], kernel_shape[:2], strict=True)
+  ]
+  slices = [
+    x[:, i : i + ends[0] : stride, j : j + ends[1] : stride]
+    for i in range(kernel_shape[0])
+    for j in range(kernel_shape[1])
+  ]
+  return jnp.concatenate(slices, -1)
