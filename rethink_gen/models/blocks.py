@@ -95,7 +95,7 @@ def _kernel_gradient(x, kernel, stride, padding, gradient):
 
 
 def _way(x, kernel, stride):
-  return winograd if winograd.suits(kernel.shape, stride, x.dtype) else patches
+  return winograd if winograd.suits(x, kernel.shape, stride) else patches
 
 
 def _blocks(x, way, kernel_shape, stride):

@@ -17,15 +17,17 @@ OF_TAPS = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 OF_OUTPUTS = np.array([[1, 1, 1, 0], [0, 1, -1, 1]])
 BYTES = 14 << 20  # of what a block is transformed to, by trial on two cores
 FEWEST_CHANNELS = 16  # below so many, of inputs or outputs, it does not pay
+FEWEST_PIXELS = 2_000  # of a batch: below, it is fast but its long compilation does not pay
 
 
-def suits(kernel_shape, stride, dtype):
-  """Whether it is exact enough and faster than patches."""
+def suits(x, kernel_shape, stride):
+  """Whether it is exact enough for x (n, h, w, c), and worth it."""
   return (
     kernel_shape[:2] == (TAPS, TAPS)
     and stride == 1
-    and dtype == jnp.float32
+    and x.dtype == jnp.float32
     and min(kernel_shape[2:]) >= FEWEST_CHANNELS
+    and x.size // x.shape[-1] >= FEWEST_PIXELS
   )
 
 

@@ -110,8 +110,8 @@ def test_winograds_convolution_and_its_gradients_are_exact(monkeypatch, sizes, p
 
 def test_winograds_convolution_is_about_as_exact_as_xlas():
   """In float32, at the widest 3 x 3 convolution of Inception, against float64."""
-  x, kernel = normal(4, 7, 7, 240), normal(3, 3, 240, 160) / 46
-  assert winograd.suits(kernel.shape, 1, x.dtype)
+  x, kernel = normal(41, 7, 7, 240), normal(3, 3, 240, 160) / 46
+  assert winograd.suits(x, kernel.shape, 1)
   with jax.enable_x64(True):
     exact = np.asarray(plain_convolve(np.float64(x), np.float64(kernel), 1, 'SAME'))
   for found in (
@@ -121,17 +121,18 @@ def test_winograds_convolution_is_about_as_exact_as_xlas():
     assert np.abs(found - exact).max() < 3e-6 * np.abs(exact).max()
 
 
-@pytest.mark.parametrize(
-  ('shape', 'stride', 'dtype'),
-  [
-    ((5, 5, 64, 64), 1, 'float32'),
-    ((3, 3, 64, 64), 2, 'float32'),
-    ((3, 3, 3, 96), 1, 'float32'),
-    ((3, 3, 64, 64), 1, 'bfloat16'),
-  ],
-)
-def test_only_convolutions_that_gain_are_winograds(shape, stride, dtype):
-  assert not winograd.suits(shape, stride, jnp.dtype(dtype))
+def test_only_convolutions_that_gain_are_winograds():
+  def suits(images=128, side=28, dtype=jnp.float32, taps=3, channels=(64, 64), stride=1):
+    x = jax.ShapeDtypeStruct((images, side, side, channels[0]), dtype)
+    return winograd.suits(x, (taps, taps, *channels), stride)
+
+  assert suits()
+  assert suits(images=16, side=14, channels=(96, 16))
+  assert not suits(taps=5)
+  assert not suits(stride=2)
+  assert not suits(channels=(3, 96))
+  assert not suits(dtype=jnp.bfloat16)
+  assert not suits(images=32, side=7)
 
 
 @pytest.mark.parametrize('size', [7, 8, 28])
