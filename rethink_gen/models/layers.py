@@ -75,7 +75,9 @@ _convolve.defvjp(_convolve_forward, _convolve_backward)
 def convolve(x, kernel, stride=1, padding='SAME'):
   """Convolution, padding SAME or VALID: (n, h, w, c), (k, l, c, d) -> (n, h', w', d)."""
   if kernel.shape[:2] == (1, 1) and stride == 1:
-    return x @ kernel[0, 0]
+    # As matrices: autodiff's product over several dimensions XLA transposes first, slowly.
+    y = x.reshape(-1, x.shape[-1]) @ kernel[0, 0]
+    return y.reshape(*x.shape[:-1], -1)
   pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), padding)
   how = blocks.convolve if in_blocks() else _convolve
   return how(x, kernel, stride, tuple(pads))

@@ -26,11 +26,11 @@ def convolve(x, transformed, kernel_shape, stride, padding):
 
 def correlate(x, gradient, kernel_shape, stride, padding):
   """(n, h, w, c), (n, h', w', d) -> what, summed, `kernel_gradient` takes."""
-  # In this order it is up to twice as fast as with patches first.
-  return jnp.einsum(
-    'nhwd,nhwp->dp',
-    gradient,
-    extract(x, kernel_shape, stride, padding),
+  seen = extract(x, kernel_shape, stride, padding)
+  # As matrices: what is contracted over several dimensions XLA transposes first, slowly.
+  return jnp.matmul(
+    gradient.reshape(-1, gradient.shape[-1]).T,
+    seen.reshape(-1, seen.shape[-1]),
     preferred_element_type=jnp.float32,
   )
 
