@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import lax
 
-BYTES = 6 << 20  # of a block's patches; of 2 to 12 MiB the fastest on two cores, by a little
+BYTES = 6 << 20  # of a block's patches; of 2 to 12 MiB the fastest on two cores
 
 
 def bytes_of_image(image_shape, kernel_shape, stride):
