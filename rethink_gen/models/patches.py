@@ -14,6 +14,7 @@ def bytes_of_image(image_shape, kernel_shape, stride):
 
 
 def transform(kernel):
+  """(k, l, c, d) -> (k * l * c, d)."""
   return kernel.reshape(-1, kernel.shape[-1])
 
 
@@ -34,6 +35,7 @@ def correlate(x, gradient, kernel_shape, stride, padding):
 
 
 def kernel_gradient(total, kernel_shape):
+  """(d, k * l * c) -> (k, l, c, d)."""
   return total.T.reshape(kernel_shape)
 
 
