@@ -1,29 +1,62 @@
 """Convolution with fewer products, Winograd's (arXiv:1509.09308). For `blocks`.
 
 2 x 2 outputs of a convolution with 3 x 3 taps see 4 x 4 inputs, and are found from 16
-products instead of 36. Over all such tiles and channels these are 16 products of matrices.
-In float32 that is about as exact as the direct sum; in bfloat16 it would not be.
+products instead of 36; with 5 x 5 taps from 36 instead of 100. Over all such tiles and
+channels these are 16 or 36 products of matrices. In float32 that is nearly as exact as the
+direct sum; in bfloat16 it would not be.
 """
+
+from functools import lru_cache
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-TAPS, OUTPUTS, POINTS = 3, 2, 4  # of a tile along each side
-# Along a side outputs = OF_OUTPUTS @ ((OF_TAPS @ taps) * (OF_INPUTS @ inputs)).
-OF_INPUTS = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, -1, 0, 1]])
-OF_TAPS = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
-OF_OUTPUTS = np.array([[1, 1, 1, 0], [0, 1, -1, 1]])
+OUTPUTS = 2  # of a tile along each side
+# Where polynomials are evaluated, besides at infinity, for so many taps along a side.
+POINTS = {3: (0, 1, -1), 5: (0, 1, -1, 0.5, -2)}
 BYTES = 14 << 20  # of what a block is transformed to, by trial on two cores
 FEWEST_CHANNELS = 16  # below so many, of inputs or outputs, it does not pay
 FEWEST_PIXELS = 2_000  # of a batch: below, it is fast but its long compilation does not pay
 
 
+class Transforms(NamedTuple):
+  """Along a side outputs = of_outputs @ ((of_taps @ taps) * (of_inputs @ inputs))."""
+
+  of_inputs: np.ndarray  # (n, n), where n = taps + OUTPUTS - 1
+  of_taps: np.ndarray  # (n, taps)
+  of_outputs: np.ndarray  # (OUTPUTS, n)
+
+
+@lru_cache
+def transforms(taps):
+  """Of so many taps: Toom and Cook's product of polynomials, transposed.
+
+  Its factors are evaluated at the points, and at infinity, and the product interpolated.
+  """
+  points = POINTS[taps]
+  others = [np.delete(points, i) for i in range(len(points))]
+  scales = [np.prod(point - rest) for point, rest in zip(points, others, strict=True)]
+
+  def evaluate(count):  # polynomials of so many coefficients
+    at_infinity = np.eye(count)[-1:]
+    return np.concatenate([np.vander(points, count, increasing=True), at_infinity])
+
+  vanishing = [[*np.poly(rest)[::-1], 0] for rest in others]  # at all points but one
+  return Transforms(
+    np.array([*vanishing, np.poly(points)[::-1]]),
+    evaluate(taps) / np.array([*scales, 1])[:, None],
+    evaluate(OUTPUTS).T,
+  )
+
+
 def suits(x, kernel_shape, stride):
   """Whether it is exact enough for x (n, h, w, c), and worth it."""
   return (
-    kernel_shape[:2] == (TAPS, TAPS)
+    kernel_shape[0] == kernel_shape[1]
+    and kernel_shape[0] in POINTS
     and stride == 1
     and x.dtype == jnp.float32
     and min(kernel_shape[2:]) >= FEWEST_CHANNELS
@@ -35,77 +68,84 @@ def bytes_of_image(image_shape, kernel_shape, stride):
   """How much is made of an image (h, w, c) of float32, about."""
   del stride
   height, width, _ = image_shape
-  return 4 * height * width * sum(kernel_shape[2:]) * (POINTS // OUTPUTS) ** 2
+  points = kernel_shape[0] + OUTPUTS - 1
+  return 4 * height * width * sum(kernel_shape[2:]) * points**2 // OUTPUTS**2
 
 
 def transform(kernel):
-  """(3, 3, c, d) -> a grid, 4 lists of 4 arrays, of (c, d)."""
-  return combine_grid(OF_TAPS, kernel)
+  """(k, k, c, d) -> a grid, n lists of n arrays, of (c, d)."""
+  return combine_grid(transforms(len(kernel)).of_taps, kernel)
 
 
 def convolve(x, transformed, kernel_shape, stride, padding):
   """(n, h, w, c), transform(kernel) -> (n, h', w', d)."""
   del stride
-  sizes = [n + sum(pads) - TAPS + 1 for n, pads in zip(x.shape[1:3], padding, strict=True)]
+  taps = kernel_shape[0]
+  sizes = [n + sum(pads) - taps + 1 for n, pads in zip(x.shape[1:3], padding, strict=True)]
   counts = [-(-size // OUTPUTS) for size in sizes]
-  tiles = input_tiles(x, counts, padding)
+  tiles = input_tiles(x, counts, taps, padding)
   # Sixteen products take half as long as one that is batched.
   products = jax.tree.map(
-    lambda of_tiles, taps: (of_tiles @ taps).reshape(len(x), *counts, kernel_shape[-1]),
+    lambda of_tiles, of_taps: (of_tiles @ of_taps).reshape(
+      len(x), *counts, kernel_shape[-1]
+    ),
     tiles,
     transformed,
   )
-  rows = [jnp.stack(row, 3) for row in combine_grid(OF_OUTPUTS, products)]
-  y = jnp.stack(rows, 2).reshape(len(x), *(OUTPUTS * n for n in counts), kernel_shape[-1])
+  outputs = combine_grid(transforms(taps).of_outputs, products)
+  y = jnp.stack([jnp.stack(row, 3) for row in outputs], 2)
+  y = y.reshape(len(x), *(OUTPUTS * n for n in counts), kernel_shape[-1])
   return y[:, : sizes[0], : sizes[1]]
 
 
 def correlate(x, gradient, kernel_shape, stride, padding):
   """(n, h, w, c), (n, h', w', d) -> what, summed, `kernel_gradient` takes."""
-  del kernel_shape, stride
+  del stride
   counts = [-(-size // OUTPUTS) for size in gradient.shape[1:3]]
   return jax.tree.map(
     lambda inputs, gradients: inputs.T @ gradients,
-    input_tiles(x, counts, padding),
-    gradient_tiles(gradient, counts),
+    input_tiles(x, counts, kernel_shape[0], padding),
+    gradient_tiles(gradient, counts, kernel_shape[0]),
   )
 
 
 def kernel_gradient(totals, kernel_shape):
   """What `transform` makes of a kernel is linear in it; this is its transpose."""
-  return jnp.array(combine_grid(OF_TAPS.T, totals)).reshape(kernel_shape)
+  of_taps = transforms(kernel_shape[0]).of_taps
+  return jnp.array(combine_grid(of_taps.T, totals)).reshape(kernel_shape)
 
 
-def input_tiles(x, counts, padding):
+def input_tiles(x, counts, taps, padding):
   """(n, h, w, c), how many tiles along each side -> a grid of (n * tiles, c)."""
   ends = [
-    (low, OUTPUTS * count + TAPS - 1 - low - size, 0)
+    (low, OUTPUTS * count + taps - 1 - low - size, 0)
     for size, count, (low, _) in zip(x.shape[1:3], counts, padding, strict=True)
   ]
   x = lax.pad(x, 0.0, ((0, 0, 0), *ends, (0, 0, 0)))
-  # A side after the other: four passes along whole rows, then sixteen.
-  rows = combine(OF_INPUTS, overlapping(x, 1, counts[0]))
+  of_inputs = transforms(taps).of_inputs
+  # A side after the other: a pass along whole rows for each point, then one for each two.
+  rows = combine(of_inputs, overlapping(x, 1, counts[0], len(of_inputs)))
   return [
     [
       part.reshape(-1, x.shape[-1])
-      for part in combine(OF_INPUTS, overlapping(row, 2, counts[1]))
+      for part in combine(of_inputs, overlapping(row, 2, counts[1], len(of_inputs)))
     ]
     for row in rows
   ]
 
 
-def overlapping(x, axis, count):
-  """The first of every tile along an axis, the second, third and fourth."""
+def overlapping(x, axis, count, length):
+  """The first of every tile along an axis, the second, up to its length."""
   pairs = x.reshape(*x.shape[:axis], -1, OUTPUTS, *x.shape[axis + 1 :])
 
   def of_all(i):
     which = lax.slice_in_dim(pairs, i // OUTPUTS, i // OUTPUTS + count, axis=axis)
     return lax.index_in_dim(which, i % OUTPUTS, axis + 1, keepdims=False)
 
-  return [of_all(i) for i in range(POINTS)]
+  return [of_all(i) for i in range(length)]
 
 
-def gradient_tiles(gradient, counts):
+def gradient_tiles(gradient, counts, taps):
   """(n, h', w', d), how many tiles along each side -> a grid of (n * tiles, d)."""
   n, *sizes, d = gradient.shape
   ends = [(0, OUTPUTS * m - size, 0) for m, size in zip(counts, sizes, strict=True)]
@@ -113,7 +153,7 @@ def gradient_tiles(gradient, counts):
   tiles = tiles.reshape(n, counts[0], OUTPUTS, counts[1], OUTPUTS, d)
   sides = range(OUTPUTS)
   grid = [[tiles[:, :, i, :, j].reshape(-1, d) for j in sides] for i in sides]
-  return combine_grid(OF_OUTPUTS.T, grid)
+  return combine_grid(transforms(taps).of_outputs.T, grid)
 
 
 def combine_grid(matrix, grid):

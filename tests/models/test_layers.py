@@ -82,15 +82,18 @@ def test_blocks_hold_what_fits_and_all_of_the_images(monkeypatch):
     np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize('taps', winograd.POINTS)
 @pytest.mark.parametrize(
   ('sizes', 'padding'),
-  [((7, 8), ((1, 1), (1, 1))), ((3, 9), ((0, 0), (0, 0))), ((6, 5), ((3, 0), (0, 2)))],
+  [((7, 8), ((1, 1), (1, 1))), ((5, 9), ((0, 0), (0, 0))), ((6, 5), ((5, 0), (0, 2)))],
 )
-def test_winograds_convolution_and_its_gradients_are_exact(monkeypatch, sizes, padding):
+def test_winograds_convolution_and_its_gradients_are_exact(
+  monkeypatch, taps, sizes, padding
+):
   """Against XLA's in float64: odd and even sizes, less padding and more than the taps."""
   monkeypatch.setattr(winograd, 'BYTES', 1)  # a block an image
   monkeypatch.setattr(winograd, 'suits', lambda *_: True)
-  x, kernel = normal(2, *sizes, 3).astype(float), normal(3, 3, 3, 2).astype(float)
+  x, kernel = normal(2, *sizes, 3).astype(float), normal(taps, taps, 3, 2).astype(float)
 
   def plain(x, kernel):
     return plain_convolve(x, kernel, 1, padding)
@@ -108,14 +111,18 @@ def test_winograds_convolution_and_its_gradients_are_exact(monkeypatch, sizes, p
     np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
-def test_winograds_convolution_is_about_as_exact_as_xlas():
-  """In float32, at the widest 3 x 3 convolution of Inception, against float64."""
-  x, kernel = normal(41, 7, 7, 240), normal(3, 3, 240, 160) / 46
+@pytest.mark.parametrize(
+  ('images', 'taps', 'channels'), [((41, 7, 7), 3, (240, 160)), ((16, 14, 14), 5, (64, 64))]
+)
+def test_winograds_convolution_is_about_as_exact_as_xlas(images, taps, channels):
+  """In float32, at the widest convolutions of Inception and AlexNet, against float64."""
+  x = normal(*images, channels[0])
+  kernel = normal(taps, taps, *channels) / np.sqrt(taps**2 * channels[0])
   assert winograd.suits(x, kernel.shape, 1)
   with jax.enable_x64(True):
     exact = np.asarray(plain_convolve(np.float64(x), np.float64(kernel), 1, 'SAME'))
   for found in (
-    blocks.convolve(x, kernel, 1, ((1, 1), (1, 1))),
+    blocks.convolve(x, kernel, 1, 2 * ((taps // 2, taps // 2),)),
     plain_convolve(x, kernel, 1, 'SAME'),
   ):
     assert np.abs(found - exact).max() < 3e-6 * np.abs(exact).max()
@@ -128,7 +135,8 @@ def test_only_convolutions_that_gain_are_winograds():
 
   assert suits()
   assert suits(images=16, side=14, channels=(96, 16))
-  assert not suits(taps=5)
+  assert suits(side=14, taps=5)
+  assert not suits(taps=7)
   assert not suits(stride=2)
   assert not suits(channels=(3, 96))
   assert not suits(dtype=jnp.bfloat16)
