@@ -14,8 +14,14 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 @pytest.fixture(scope='session', autouse=True)
 def cache(tmp_path_factory):
-  """A cache folder for the whole session, so that tests leave the user's alone."""
-  os.environ['RETHINK_GEN_CACHE'] = str(tmp_path_factory.mktemp('cache'))
+  """A cache folder for the whole session, so that tests leave the user's alone.
+
+  Those that run at the same time share it.
+  """
+  folder = tmp_path_factory.getbasetemp()
+  if 'PYTEST_XDIST_WORKER' in os.environ:
+    folder = folder.parent
+  os.environ['RETHINK_GEN_CACHE'] = str(folder / 'cache')
 
 
 @pytest.fixture(scope='session')
