@@ -19,6 +19,9 @@ from rethink_gen.models import blocks
 
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
+# Of a batch (n, h, w, c): below, blocks gain less than their longer compilation takes.
+FEWEST_PIXELS = 600
+
 # A collection of logits, beside a model's own, whose loss helps to train it.
 AUXILIARY = 'auxiliary'
 
@@ -79,13 +82,15 @@ def convolve(x, kernel, stride=1, padding='SAME'):
     y = x.reshape(-1, x.shape[-1]) @ kernel[0, 0]
     return y.reshape(*x.shape[:-1], -1)
   pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), padding)
-  how = blocks.convolve if in_blocks() else _convolve
+  how = blocks.convolve if in_blocks(x) else _convolve
   return how(x, kernel, stride, tuple(pads))
 
 
-def in_blocks():
+def in_blocks(x):
   """Where XLA's own convolution is slow; over several devices blocks would be gathered."""
-  return jax.default_backend() == 'cpu' and jax.device_count() == 1 and not _WHOLE
+  pixels = x.size // x.shape[-1]
+  on_one_cpu = jax.default_backend() == 'cpu' and jax.device_count() == 1
+  return on_one_cpu and pixels >= FEWEST_PIXELS and not _WHOLE
 
 
 _WHOLE = []

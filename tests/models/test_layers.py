@@ -25,6 +25,12 @@ def with_gradients(function, cotangent, *arguments):
   return value, *pull_back(cotangent)
 
 
+def test_batches_of_few_pixels_are_left_to_xla():
+  """Inception's last modules: in batches of 16 they gain, of 8 they would only compile."""
+  assert layers.in_blocks(jnp.zeros((16, 7, 7, 3)))
+  assert not layers.in_blocks(jnp.zeros((8, 7, 7, 3)))
+
+
 @pytest.mark.parametrize('size', [7, 8])
 @pytest.mark.parametrize('kernel_size', [(1, 1), (2, 2), (3, 3), (5, 5), (1, 7), (3, 1)])
 @pytest.mark.parametrize('stride', [1, 2, 3])
@@ -45,7 +51,7 @@ def test_convolution_and_its_gradients_are_autodiffs(
   def compute(cotangent):
     found = [with_gradients(expected, cotangent, x, kernel)]
     for in_blocks in (True, False):
-      monkeypatch.setattr(layers, 'in_blocks', lambda in_blocks=in_blocks: in_blocks)
+      monkeypatch.setattr(layers, 'in_blocks', lambda _, in_blocks=in_blocks: in_blocks)
       found.append(with_gradients(ours, cotangent, x, kernel))
     return found
 
