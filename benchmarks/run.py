@@ -16,7 +16,7 @@ Those that are compared take turns, so that a machine that changes its speed cha
            after the other, by `train.run` and `together.run` with all that they write
   grid     Figure 1(b) at smoke scale end to end
 
-Before and after a change, within two minutes on two CPU cores: the epochs of the MLPs and
+Before and after a change, in one to four minutes on two CPU cores: epochs of the MLPs and
 AlexNet in float32 at batch 128, without torch.compile, and a start of MLP 1x512:
 
   python -m benchmarks.run --quick --out=runs/before
@@ -59,7 +59,7 @@ ROUNDS = flags.DEFINE_integer(
 PARTS_FLAG = flags.DEFINE_list('parts', None, f'What to measure, of {", ".join(PARTS)}.')
 BATCH_SIZES = flags.DEFINE_list('batch_sizes', None, 'Examples in a batch; 128 and 512.')
 PRECISIONS_FLAG = flags.DEFINE_list('precisions', None, 'Of float32, bfloat16; both.')
-QUICK = flags.DEFINE_bool('quick', False, 'Within two minutes on two CPU cores.')
+QUICK = flags.DEFINE_bool('quick', False, 'In one to four minutes on two CPU cores.')
 COMPARE = flags.DEFINE_string('compare', None, 'An older results.json to compare with.')
 
 
