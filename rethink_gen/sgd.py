@@ -100,11 +100,18 @@ def make_initialise(model, transformation, input_shape, steps_per_epoch):
       correct=jnp.zeros(steps_per_epoch, jnp.int32),
     )
 
-  # On CPU the random numbers of Inception's kernels take LLVM 15 s to compile, and 5 s at
-  # this level, to the same bits.
-  options = {'xla_backend_optimization_level': 1} if jax.default_backend() == 'cpu' else {}
   replicated = NamedSharding(mesh(), PartitionSpec())
+  options = initialise_options()
   return jax.jit(initialise, out_shardings=replicated, compiler_options=options)
+
+
+def initialise_options():
+  """Compiler options for the random numbers of an initialisation.
+
+  On CPU those of Inception's kernels take LLVM 15 s to compile, and 5 s at this level, to
+  the same bits.
+  """
+  return {'xla_backend_optimization_level': 1} if jax.default_backend() == 'cpu' else {}
 
 
 def train_step(model, transformation, state, inputs, labels, dropout_key):

@@ -6,7 +6,6 @@ channels these are 16 or 36 products of matrices. In float32 that is nearly as e
 direct sum; in bfloat16 it would not be.
 """
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import jax
@@ -30,7 +29,6 @@ class Transforms(NamedTuple):
   of_outputs: np.ndarray  # (OUTPUTS, n)
 
 
-@lru_cache
 def transforms(taps):
   """Of so many taps: Toom and Cook's product of polynomials, transposed.
 
@@ -54,12 +52,13 @@ def transforms(taps):
 
 def suits(x, kernel_shape, stride):
   """Whether it is exact enough for x (n, h, w, c), and worth it."""
+  rows, columns, *channels = kernel_shape
   return (
-    kernel_shape[0] == kernel_shape[1]
-    and kernel_shape[0] in POINTS
+    rows == columns
+    and rows in POINTS
     and stride == 1
     and x.dtype == jnp.float32
-    and min(kernel_shape[2:]) >= FEWEST_CHANNELS
+    and min(channels) >= FEWEST_CHANNELS
     and x.size // x.shape[-1] >= FEWEST_PIXELS
   )
 
@@ -84,7 +83,7 @@ def convolve(x, transformed, kernel_shape, stride, padding):
   sizes = [n + sum(pads) - taps + 1 for n, pads in zip(x.shape[1:3], padding, strict=True)]
   counts = [-(-size // OUTPUTS) for size in sizes]
   tiles = input_tiles(x, counts, taps, padding)
-  # Sixteen products take half as long as one that is batched.
+  # So many products take half as long as one that is batched.
   products = jax.tree.map(
     lambda of_tiles, of_taps: (of_tiles @ of_taps).reshape(
       len(x), *counts, kernel_shape[-1]

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rethink_gen import models
+from rethink_gen import models, sgd
 
 # Table 1 of the paper, second column.
 PARAMETERS = {
@@ -38,18 +38,14 @@ def initialised():
     if name not in made:
       config = importlib.import_module(f'configs.{name}').get_config()
       model = models.create(config.model, num_classes=10)
-      made[name] = model, initialise(model, jax.random.key(0))
+      init = jax.jit(
+        lambda key: model.init(key, jnp.zeros((1, 28, 28, 3)), train=False),
+        compiler_options=sgd.initialise_options(),
+      )
+      made[name] = model, init(jax.random.key(0))
     return made[name]
 
   return make
-
-
-# At this level LLVM takes a third of the time over the random numbers, to the same bits.
-@functools.partial(
-  jax.jit, static_argnums=0, compiler_options={'xla_backend_optimization_level': 1}
-)
-def initialise(model, key):
-  return model.init(key, jnp.zeros((1, 28, 28, 3)), train=False)
 
 
 def picture():
