@@ -20,7 +20,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import once, ours, report
-from rethink_gen import command_line, metrics, train
+from rethink_gen import command_line, metrics, programs
 from rethink_gen.errors import BadInput
 from rethink_gen.paper import drawing
 
@@ -97,7 +97,7 @@ def make_turn(axis, value):
     epoch = ours.compiled_epoch(config, ours.load(config))
 
   def turn():
-    with train.matmul_precision(config):
+    with programs.matmul_precision(config):
       return epoch()
 
   turn()

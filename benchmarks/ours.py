@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from rethink_gen import models, sgd, together, train
+from rethink_gen import models, programs, sgd, together, train
 from rethink_gen.data import preprocess, sources
 from rethink_gen.models import layers
 
@@ -52,7 +52,7 @@ def load(config):
 
 def compiled_epoch(config, dataset):
   """A turn of the compiled epoch, as `train.run` trains."""
-  state, train_to, *_ = train.build(config, dataset)
+  state, train_to, *_ = programs.build(config, dataset)
 
   def turn(steps=None):
     nonlocal state
@@ -68,20 +68,20 @@ def compiled_epoch(config, dataset):
 
 def epoch_of_many(config, dataset, count):
   """A turn of the compiled epoch of so many runs at once, as `together.run` trains."""
-  state, *_ = train.build(config, dataset)
+  state, *_ = programs.build(config, dataset)
   # They are alike: it is their number that costs.
   requests = {run: train.Request(state, 'train') for run in range(count)}
   stack = together.assemble(
     None, requests, dict.fromkeys(requests, config), dict.fromkeys(requests, dataset)
   )
-  parts = train.program(config, dataset)
-  epoch = together.programs(parts).epoch
+  program = programs.make(config, dataset)
+  epoch = together.functions(program).epoch
   images, state = jax.device_put(dataset.x_train), stack.state
 
   def turn():
     nonlocal state
     started = time.perf_counter()
-    end = int(state.step) + parts.steps_per_epoch
+    end = int(state.step) + program.steps_per_epoch
     state = epoch(state, end, images, stack.train_labels, stack.keys, stack.rates)
     jax.block_until_ready(state)
     return time.perf_counter() - started
@@ -91,7 +91,7 @@ def epoch_of_many(config, dataset, count):
 
 def plain_loop(config, dataset):
   """A turn of the same of a loop over batches, a jitted step each."""
-  model = models.create(config.model, dataset.num_classes, dtype=config.precision)
+  model = models.create(config, dataset.num_classes)
   transformation = sgd.optimizer(config, sgd.rates(config))
   crop_shape = preprocess.crop_shape(*dataset.x_train.shape[1:3])
   key = jax.random.key(0)

@@ -4,7 +4,8 @@
 __all__ = [
   *('audit', 'audit_report', 'checkpoint', 'command_line', 'config', 'data', 'distributed'),
   *('errors', 'estimate', 'examples', 'interrupt', 'learners', 'metrics', 'models'),
-  *('paper', 'randomizations', 'runs', 'sgd', 'streamed', 'theory', 'together', 'train'),
+  *('paper', 'programs', 'randomizations', 'runs', 'sgd', 'streamed', 'theory'),
+  *('together', 'train', 'workdirs'),
 ]
 
 

@@ -50,9 +50,11 @@ from rethink_gen import (
   learners,
   metrics,
   models,
+  programs,
   randomizations,
   sgd,
   train,
+  workdirs,
 )
 from rethink_gen import config as config_lib
 from rethink_gen.data import sources
@@ -161,7 +163,7 @@ def randomization_test(
     raise BadInput(f'seeds is {seeds!r}, but it must be how many, 1 or more.')
   learner = learners.make(model, dataset, optimizer, config)
   workdir = open_folder(workdir, learner, dataset)
-  with train.only_writer(workdir):
+  with workdirs.only_writer(workdir):
     runs = run_all(learner, dataset, setups, seeds, workdir, progress)
   *ordinary, signs = setups
   levels = [measure(setup, dataset, runs[setup.name], fit_accuracy) for setup in ordinary]
@@ -234,7 +236,7 @@ def open_folder(workdir, learner, dataset):
   found = complexity.digest(config, dataset) + learner.digest
   digest = hashlib.blake2b(found.encode(), digest_size=8).hexdigest()
   workdir = pathlib.Path(workdir or pathlib.Path('runs', 'audit', digest)).absolute()
-  train.check_folder(workdir)
+  workdirs.check_folder(workdir)
   file = workdir / 'audit.json'
   try:
     before = json.loads(file.read_text())['digest'] if file.exists() else None
@@ -263,7 +265,8 @@ class Run(NamedTuple):
 
 def run_all(learner, dataset, setups, seeds, workdir, progress):
   """{setup name: [Run of each seed]}; what the folder has is not run again."""
-  steps = learner.parts.steps_per_epoch * learner.config.num_epochs if learner.parts else 1
+  program = learner.program
+  steps = program.steps_per_epoch * learner.config.num_epochs if program else 1
   jobs = [(setup, seed) for seed in range(seeds) for setup in setups]
   folders = [workdir / 'runs' / setup.name / f'seed_{seed}' for setup, seed in jobs]
   runs = {setup.name: [] for setup in setups}
@@ -334,8 +337,8 @@ def run(learner, dataset, setup, seed, folder, progress):
   looked_at = data.x_train if is_signs else data.x_test
   if is_signs:
     config.stop_at_train_accuracy = 1.0  # the supremum is looked for, not a threshold
-  if learner.parts:
-    outcome = train.learn(config, data, folder, started, progress, learner.parts)
+  if learner.program:
+    outcome = train.learn(config, data, folder, started, progress, learner.program)
     summary = train.summarize(config, data, changed, *outcome)
     state, _, status = outcome
     if status == 'complete':
@@ -354,8 +357,8 @@ def run(learner, dataset, setup, seed, folder, progress):
 def outputs(learner, state, inputs):
   """float32 (n, classes): logits of a trained State."""
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
-  forward = functools.partial(learners.forward, learner.parts, variables)
-  with train.matmul_precision(learner.config):
+  forward = functools.partial(learners.forward, learner.program, variables)
+  with programs.matmul_precision(learner.config):
     return complexity.in_batches(forward, inputs)
 
 
@@ -517,15 +520,15 @@ def describe(learner, dataset, held_out, seeds):
     'seeds': seeds,
     'fit_accuracy': config.stop_at_train_accuracy,
     'permutations': PERMUTATIONS,
-    'is_estimator': learner.parts is None,
+    'is_estimator': learner.program is None,
     'device': train.device(),
     'jax_version': jax.__version__,
   }
-  if learner.parts:
+  if learner.program:
     settings |= {
       'num_epochs': config.num_epochs,
       'batch_size': config.batch_size,
-      'steps': learner.parts.steps_per_epoch * config.num_epochs,
+      'steps': learner.program.steps_per_epoch * config.num_epochs,
     }
   return settings
 

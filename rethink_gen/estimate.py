@@ -51,7 +51,7 @@ from ml_collections import config_flags
 from rich import box
 from rich.table import Table
 
-from rethink_gen import command_line, models, sgd, train
+from rethink_gen import command_line, models, programs, sgd, train
 from rethink_gen import config as config_lib
 from rethink_gen.data import preprocess, sources
 from rethink_gen.errors import BadInput
@@ -84,7 +84,7 @@ class Accelerator(NamedTuple):
   Attributes:
     bfloat16, float32: peak operations per second of dense products whose inputs are so. In
       float32 a TPU makes six passes in bfloat16 (docs.jax.dev, jax.lax.Precision), and a
-      GPU does without its tensor cores: `train.matmul_precision` asks for no less.
+      GPU does without its tensor cores: `programs.matmul_precision` asks for no less.
     memory: bytes.
     bandwidth: of the memory, bytes per second.
     link: bytes per second that a device sends to others of its group, all links together;
@@ -185,7 +185,7 @@ def report(config, share, price):
   config_lib.validate(config)
   dataset = describe_data(config)
   train.check_data(config, dataset)
-  with train.matmul_precision(config):
+  with programs.matmul_precision(config):
     run = count(config, dataset)
     machines = {'this machine': measure_machine(config.precision)}
   for name, machine in ACCELERATORS.items():
@@ -273,7 +273,7 @@ def find_sizes(name, data_dir):
 
 def count(config, dataset):
   """The Run of a config and its Dataset, which may be of shapes alone."""
-  train_step, evaluate, state, key = programs(config, dataset)
+  train_step, evaluate, state, key = functions(config, dataset)
   images = dataset.x_train[: config.batch_size]
   # Training reads parameters and momentum and writes both, whatever the batch.
   update = 2 * (size(state.params) + size(state.opt_state))
@@ -282,22 +282,20 @@ def count(config, dataset):
     return Run(config, dataset, state, step, per_example(evaluate, state, images, key))
 
 
-def programs(config, dataset):
-  """(train_step, evaluate, state, key), as `train` and `streamed` put them together.
+def functions(config, dataset):
+  """(train_step, evaluate, state, key), as `programs` and `streamed` put them together.
 
   train_step(state, images, labels, key) is a gradient step, the body of the compiled epoch:
   of that itself XLA would count one step, for it does not know how many there are.
   evaluate, with the same arguments, gives logits. state and key are of shapes alone.
   """
-  fields = config.model.copy_and_resolve_references()
+  config = config.copy_and_resolve_references()
   # It changes no operation but the all-reduces, and needs the devices to be there.
-  fields.batch_norm_per_device = None
+  config.model.batch_norm_per_device = None
   *height_width, channels = dataset.x_train.shape[1:]
   streaming = config.dataset.streaming
   crop_shape = preprocess.crop_shape(*height_width, config.dataset.crop_size)
-  dropout_rate = config.regularization.dropout_rate
-  dtype = jnp.dtype(config.precision)
-  model = models.create(fields, dataset.num_classes, dropout_rate, dtype)
+  model = models.create(config, dataset.num_classes)
   transformation = sgd.optimizer(config, sgd.rates(config))
   key = jax.eval_shape(lambda: jax.random.key(0))
   state = jax.eval_shape(

@@ -16,7 +16,7 @@ import sklearn
 from ml_collections import config_dict
 
 from rethink_gen import config as config_lib
-from rethink_gen import models, sgd, train
+from rethink_gen import models, programs, sgd, train
 from rethink_gen.data import sources
 from rethink_gen.errors import BadInput
 
@@ -37,7 +37,7 @@ class Learner(NamedTuple):
 
   name: str
   config: config_dict.ConfigDict
-  parts: train.Program | None  # None for an estimator
+  program: programs.Program | None  # None for an estimator
   estimator: Any | None  # None for a Program
   digest: str  # of all that decides what training gives, but the data
 
@@ -65,12 +65,12 @@ def make(model, dataset, optimizer, config):
     BadInput: for what cannot be trained on this data.
   """
   if isinstance(model, str | config_dict.ConfigDict):
-    name, parts = config.model.name, of_package(config, dataset)
+    name, program = config.model.name, of_package(config, dataset)
   elif isinstance(model, nn.Module):
-    name, parts = type(model).__name__, of_model(of_module(model), config, dataset)
+    name, program = type(model).__name__, of_model(of_module(model), config, dataset)
   elif isinstance(model, tuple) and len(model) == 2 and all(map(callable, model)):
     name = getattr(model[1], '__qualname__', type(model[1]).__name__)
-    parts = of_model(of_functions(*model), config, dataset)
+    program = of_model(of_functions(*model), config, dataset)
   elif not isinstance(model, type) and hasattr(model, 'fit') and hasattr(model, 'predict'):
     if optimizer is not None:
       raise BadInput(
@@ -90,8 +90,8 @@ def make(model, dataset, optimizer, config):
         f'The optimizer is {str(optimizer)[:80]!r}, but it must be an optax '
         'transformation, such as optax.adam(1e-3).'
       )
-    parts = parts._replace(optimizer=lambda rates: optimizer)
-  return Learner(name, config, parts, None, _digest(_check(parts, config, dataset)))
+    program = program._replace(optimizer=lambda rates: optimizer)
+  return Learner(name, config, program, None, _digest(_check(program, config, dataset)))
 
 
 def of_package(config, dataset):
@@ -108,7 +108,7 @@ def of_package(config, dataset):
       'your own for others.'
     )
   train.check_data(config, dataset)
-  return train.program(config, dataset)
+  return programs.make(config, dataset)
 
 
 def of_model(model, config, dataset):
@@ -121,7 +121,7 @@ def of_model(model, config, dataset):
   def init(key, inputs, train):
     return model.init(key, inputs.astype(first), train)
 
-  return train.Program(
+  return programs.Program(
     model=model._replace(init=init),
     optimizer=lambda rates: transformation,
     # Gaussian noise in the place of uint8 images is on their scale.
@@ -193,19 +193,19 @@ def _float32(outputs):
   return outputs.astype(jnp.float32)
 
 
-def _check(parts, config, dataset):
+def _check(program, config, dataset):
   """The training program's text; raises BadInput where there is none."""
   inputs = jax.ShapeDtypeStruct(
     (config.batch_size, *dataset.x_train.shape[1:]), dataset.x_train.dtype
   )
   key = jax.random.key(0)
-  initialise, epoch, _, _ = train.programs(parts)
+  initialise, epoch, _, _ = programs.functions(program)
   try:
     state = jax.eval_shape(initialise, key)
     outputs = jax.eval_shape(
-      lambda state, inputs: parts.model.apply(
+      lambda state, inputs: program.model.apply(
         {'params': state.params, 'batch_stats': state.batch_stats},
-        parts.prepare(inputs),
+        program.prepare(inputs),
         train=False,
       ),
       state,
@@ -222,7 +222,7 @@ def _check(parts, config, dataset):
     )
   split = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in dataset[:2]]
   try:
-    with train.matmul_precision(config):
+    with programs.matmul_precision(config):
       start = initialise.lower(key)
       trained = epoch.lower(state, 0, *split, key, sgd.rates(config))
   except Exception as error:
@@ -286,6 +286,6 @@ def rows(x):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def forward(parts, variables, inputs):
+def forward(program, variables, inputs):
   """float32 (n, classes): logits of a Program's model, as evaluation computes them."""
-  return parts.model.apply(variables, parts.prepare(inputs), train=False)
+  return program.model.apply(variables, program.prepare(inputs), train=False)

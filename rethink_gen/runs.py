@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 
 import flax
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import rich
@@ -34,7 +33,16 @@ from rich import box
 from rich.measure import Measurement
 from rich.table import Table
 
-from rethink_gen import checkpoint, command_line, examples, metrics, models, sgd, train
+from rethink_gen import (
+  checkpoint,
+  command_line,
+  examples,
+  metrics,
+  models,
+  programs,
+  sgd,
+  train,
+)
 from rethink_gen import config as config_lib
 from rethink_gen.data import preprocess, sources
 from rethink_gen.errors import BadInput
@@ -122,16 +130,14 @@ class Run(NamedTuple):
       BadInput: before the first checkpoint, or where the size of the images is only known
         from data that are not on this machine.
     """
-    dropout_rate = self.config.regularization.dropout_rate
-    dtype = jnp.dtype(self.config.precision)
-    model = models.create(self.config.model, self.num_classes, dropout_rate, dtype)
+    model = models.create(self.config, self.num_classes)
     *height_width, channels = self._image_shape()
     crop_shape = preprocess.crop_shape(*height_width, self.config.dataset.crop_size)
     transformation = sgd.optimizer(self.config, sgd.rates(self.config))
     initialise = sgd.make_initialise(
       model, transformation, (*crop_shape, channels), steps_per_epoch=1
     )
-    with train.matmul_precision(self.config):
+    with programs.matmul_precision(self.config):
       return jax.device_get(initialise(jax.random.key(self.config.seed)).params)
 
   def _image_shape(self):

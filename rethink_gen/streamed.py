@@ -23,14 +23,14 @@ REGULARIZATION = ('dropout_rate',)  # the distortions are the host's
 
 
 def build(config, source):
-  """(state, train_to, evaluate, None) as of `train.build`, of a `streaming.Source`.
+  """(state, train_to, evaluate, None) as of `programs.build`, of a `streaming.Source`.
 
   evaluate(state) also gives the top-5 accuracies of both splits.
   """
   fields = {field: config.to_dict()[field] for field in PROGRAM}
   del fields['optimizer']['learning_rate']  # given to each call, as the weight decay
   fields['regularization'] = {name: config.regularization[name] for name in REGULARIZATION}
-  initialise, step, add_batch = programs(
+  initialise, step, add_batch = functions(
     config_dict.FrozenConfigDict(fields),
     source.image_shape,
     source.num_classes,
@@ -65,7 +65,7 @@ def build(config, source):
 
 
 @functools.lru_cache(maxsize=4)
-def programs(config, image_shape, num_classes, steps_per_epoch):
+def functions(config, image_shape, num_classes, steps_per_epoch):
   """(initialise, step, add_batch), compiled once for many runs.
 
   step(state, images (b, s, s, 3), labels (b,), key, rates) is one gradient step.
@@ -79,12 +79,7 @@ def programs(config, image_shape, num_classes, steps_per_epoch):
     image_shape: (s, s, 3).
     num_classes, steps_per_epoch: of the data set.
   """
-  model = models.create(
-    config.model,
-    num_classes,
-    config.regularization.dropout_rate,
-    jnp.dtype(config.precision),
-  )
+  model = models.create(config, num_classes)
 
   def step(state, images, labels, key, rates):
     key = jax.random.fold_in(jax.random.fold_in(key, sgd.DROPOUT), state.step)

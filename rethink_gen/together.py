@@ -22,7 +22,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from rethink_gen import config as config_lib
-from rethink_gen import metrics, sgd, train
+from rethink_gen import metrics, programs, sgd, train, workdirs
 from rethink_gen.errors import BadInput
 
 # What runs of one program may differ in, where the corruption leaves the images alone.
@@ -56,7 +56,7 @@ def run(configs, progress=metrics.progress):
   configs = {pathlib.Path(folder).absolute(): each for folder, each in configs.items()}
   check(configs)
   summaries = {
-    folder: train.read_summary(config, folder) for folder, config in configs.items()
+    folder: workdirs.read_summary(config, folder) for folder, config in configs.items()
   }
   left = {folder: configs[folder] for folder in configs if not summaries[folder]}
   if not left:
@@ -65,7 +65,7 @@ def run(configs, progress=metrics.progress):
   data = {folder: train.corrupt(config, original) for folder, config in left.items()}
   with contextlib.ExitStack() as stack:
     for folder, config in left.items():
-      train.occupy(config, folder, stack)
+      workdirs.occupy(config, folder, stack)
     datasets = {folder: dataset for folder, (dataset, _) in data.items()}
     for folder, outcome in learn(left, datasets, started, progress):
       summary = train.summarize(left[folder], *data[folder], *outcome)
@@ -129,15 +129,15 @@ def learn(configs, datasets, started, progress):
     train.Interrupted: after a signal, with the state of every run saved.
   """
   config, dataset = next(iter(configs.values())), next(iter(datasets.values()))
-  parts = train.program(config, dataset)
-  initialise, *_ = train.programs(parts)
-  compiled = programs(parts)
+  program = programs.make(config, dataset)
+  initialise, *_ = programs.functions(program)
+  compiled = functions(program)
   everywhere = NamedSharding(sgd.mesh(), WHOLE)
   images = jax.device_put((dataset.x_train, dataset.x_test), everywhere)
-  last_step = max(each.num_epochs for each in configs.values()) * parts.steps_per_epoch
+  last_step = max(each.num_epochs for each in configs.values()) * program.steps_per_epoch
   stack, interrupted = None, None
   with contextlib.ExitStack() as exits:
-    exits.enter_context(train.matmul_precision(config))
+    exits.enter_context(programs.matmul_precision(config))
     received = exits.enter_context(train.stop_signals())
     update, say = exits.enter_context(progress(last_step, 0))
     loops = {}
@@ -234,7 +234,7 @@ def evaluate(compiled, stack, images):
   test_totals = compiled.evaluate(stack.state, images[1], stack.test_labels)
   totals = jax.device_get((*train_totals, *test_totals))
   return [
-    train.measures(each[:2], each[2:], *map(len, images))
+    programs.measures(each[:2], each[2:], *map(len, images))
     for each in zip(*totals, strict=True)
   ]
 
@@ -246,7 +246,7 @@ def examine(compiled, stack, images):
 
 
 class Compiled(NamedTuple):
-  """The functions of `train.programs`, over a stacked State.
+  """The functions of `programs.functions`, over a stacked State.
 
   epoch(state, stop, images, labels (r, n), keys (r,), rates of (r,)) -> stacked State;
   evaluate(state, images, labels (r, n)) -> (mean losses (r,), numbers right (r,));
@@ -259,11 +259,11 @@ class Compiled(NamedTuple):
 
 
 @functools.lru_cache(maxsize=4)
-def programs(parts):
+def functions(program):
   """The Compiled of a Program."""
-  model, optimizer, prepare, _, batch_size, _ = parts
+  model, optimizer, prepare, _, batch_size, _ = program
   epoch = sgd.epoch_function(model, optimizer, prepare, batch_size, None)
-  look = sgd.examine_function(model, prepare, train.EVALUATION_BATCH, None)
+  look = sgd.examine_function(model, prepare, programs.EVALUATION_BATCH, None)
   runs = sgd.State(None, *5 * (0,))  # the axis of the runs; their step is common
   epochs = jax.vmap(epoch, (runs, None, None, 0, 0, 0), runs)
   examinations = jax.vmap(look, (runs, None, 0))

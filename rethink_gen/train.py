@@ -1,9 +1,6 @@
 """One run: data, epochs, evaluation, checkpoints, stop. The order of things is here."""
 
 import contextlib
-import fcntl
-import functools
-import json
 import math
 import os
 import pathlib
@@ -11,25 +8,26 @@ import signal
 import statistics
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
-from ml_collections import config_dict
 
-from rethink_gen import checkpoint, distributed, examples, metrics, models, sgd, streamed
+from rethink_gen import (
+  checkpoint,
+  distributed,
+  examples,
+  metrics,
+  programs,
+  sgd,
+  workdirs,
+)
 from rethink_gen import config as config_lib
-from rethink_gen.data import corruption, preprocess, sources, streaming
+from rethink_gen.data import corruption, sources, streaming
 from rethink_gen.errors import BadInput
 
 SECONDS_PER_CALL = 2.0  # how long the device works before it is asked how far it is
 SECONDS_PER_CHECKPOINT = 10.0  # at most so much is lost in a kill, and an epoch
-# The fields of a config that the compiled functions depend on.
-PROGRAM = ('model', 'regularization', 'optimizer', 'batch_size', 'precision')
-EVALUATION_BATCH = 1_000  # examples
 
 
 class Interrupted(Exception):
@@ -61,106 +59,17 @@ def run(config, workdir, progress=metrics.progress):
   started = time.monotonic()
   workdir = pathlib.Path(workdir).absolute()
   config_lib.validate(config)
-  summary = distributed.on_first(lambda: read_summary(config, workdir))
+  summary = distributed.on_first(lambda: workdirs.read_summary(config, workdir))
   if summary:
     return summary
   dataset, labels_changed = distributed.together(lambda: load(config))
   with contextlib.ExitStack() as stack:
-    distributed.on_first(lambda: occupy(config, workdir, stack))
+    distributed.on_first(lambda: workdirs.occupy(config, workdir, stack))
     state, records, status = learn(config, dataset, workdir, started, progress)
     summary = summarize(config, dataset, labels_changed, state, records, status)
     if distributed.is_first():
       metrics.write_json(workdir / 'summary.json', summary)
   return summary
-
-
-def read_summary(config, workdir):
-  """The summary of the complete run of this config in this folder, or None."""
-  check_workdir(config, workdir)
-  if not (workdir / 'summary.json').exists():
-    return None
-  try:
-    return json.loads((workdir / 'summary.json').read_text())
-  except ValueError as error:
-    raise BadInput(
-      f'{workdir}/summary.json is damaged; delete it and the same command writes it.'
-    ) from error
-
-
-def occupy(config, workdir, stack):
-  """Makes the folder this process's own until the stack unwinds."""
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise BadInput(
-      f'The folder {workdir} cannot be made ({error.strerror}); choose another --workdir.'
-    ) from error
-  stack.enter_context(only_writer(workdir))
-  metrics.write_json(workdir / 'config.json', config.to_dict())
-
-
-def matmul_precision(config):
-  """The context in which all that a config describes is computed.
-
-  In float32 products are of float32 too, which accelerators would round.
-  """
-  precise = config.precision == 'float32'
-  return jax.default_matmul_precision('float32' if precise else 'default')
-
-
-@contextlib.contextmanager
-def only_writer(workdir):
-  """Raises BadInput when another process is at work in this folder."""
-  descriptor = os.open(workdir, os.O_RDONLY)
-  try:
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until closed, or killed
-  except BlockingIOError as error:
-    os.close(descriptor)
-    raise BadInput(
-      f'Another process is at work in {workdir}; wait for it or choose another --workdir.'
-    ) from error
-  try:
-    yield
-  finally:
-    os.close(descriptor)
-
-
-def check_folder(workdir):
-  """Raises BadInput unless this is, or can be made, a folder to write in."""
-  existing = next(path for path in (workdir, *workdir.parents) if path.exists())
-  if not existing.is_dir():
-    raise BadInput(
-      f'The workdir {workdir} cannot be a folder because {existing} is a file; choose '
-      'another --workdir.'
-    )
-  if not os.access(existing, os.W_OK):
-    raise BadInput(f'The folder {existing} is not writable; choose another --workdir.')
-
-
-def check_workdir(config, workdir):
-  """Raises BadInput unless this config may start or go on in this folder."""
-  check_folder(workdir)
-  if (workdir / 'config.json').exists():
-    try:
-      stored = json.loads((workdir / 'config.json').read_text())
-      different = config_lib.differences(config, stored)
-    except (ValueError, AttributeError) as error:  # not JSON, or not an object
-      raise BadInput(
-        f'{workdir}/config.json is damaged, so what ran there is unknown; choose another '
-        '--workdir.'
-      ) from error
-    if different:
-      raise BadInput(
-        f'The folder {workdir} holds a run with another config ({"; ".join(different)}); '
-        'choose another --workdir or the same config.'
-      )
-  elif any(
-    (workdir / name).exists() for name in ('summary.json', 'metrics.jsonl', 'checkpoints')
-  ):
-    raise BadInput(
-      f'The folder {workdir} holds parts of a run but no config.json; choose another '
-      '--workdir.'
-    )
 
 
 def load(config):
@@ -221,131 +130,6 @@ def check_batch(config, num_train):
   config_lib.check_steps(config, num_train)
 
 
-def build(config, dataset, parts=None):
-  """What the loop is made of, with the data on the devices.
-
-  Args:
-    config, dataset, parts: as for `learn`.
-
-  Returns:
-    (state, train_to, evaluate, examine): the State before the first step; train_to(state,
-    step), which trains within an epoch; evaluate(state), a dict of loss and accuracy on
-    both splits; examine(state), the `sgd.Examples` of the training split.
-  """
-  if config.dataset.streaming:
-    return streamed.build(config, dataset)
-  train_split = put(config, dataset.x_train, dataset.y_train)
-  test_split = put(config, dataset.x_test, dataset.y_test)
-  initialise, epoch, evaluate_split, examine_split = programs(
-    parts or program(config, dataset)
-  )
-  key = jax.random.key(config.seed)
-
-  def train_to(state, step):
-    return epoch(state, step, *train_split, key, sgd.rates(config))
-
-  def evaluate(state):
-    totals = evaluate_split(state, *train_split), evaluate_split(state, *test_split)
-    return measures(*totals, dataset.num_train, dataset.num_test)
-
-  def examine(state):
-    return jax.device_get(examine_split(state, *train_split))
-
-  return initialise(key), train_to, evaluate, examine
-
-
-def measures(train, test, num_train, num_test):
-  """What a record says of both splits, each given as (mean loss, number right)."""
-  return {
-    'train_loss': float(train[0]),
-    'train_accuracy': int(train[1]) / num_train,
-    'test_loss': float(test[0]),
-    'test_accuracy': int(test[1]) / num_test,
-  }
-
-
-def put(config, images, labels):
-  """A split on the devices, whole on each, or each with its part of the images.
-
-  The images are then filled up to equal parts; the labels, which say how many count, are
-  on every device.
-  """
-  mesh = sgd.mesh()
-  spec = PartitionSpec()
-  if config.dataset.shard_rows:
-    spec = PartitionSpec('data')
-    images = np.pad(images, ((0, -len(images) % mesh.size), *3 * ((0, 0),)))
-  return distributed.put(images, mesh, spec), distributed.put(labels, mesh, PartitionSpec())
-
-
-class Program(NamedTuple):
-  """What the compiled functions are made of; two that are equal are compiled once."""
-
-  model: Any  # a linen module, or what has its `init` and `apply`
-  optimizer: Callable  # of the Rates, gives the optax transformation
-  prepare: Callable  # prepare(images, key=None): the inputs; a key is given in training
-  input_shape: tuple  # of one input
-  batch_size: int
-  steps_per_epoch: int
-
-
-def program(config, dataset):
-  """The Program of a config and its data."""
-  fields = {field: config.to_dict()[field] for field in PROGRAM}
-  # Given to each call, so that runs that differ in them alone share the program.
-  del fields['optimizer']['learning_rate'], fields['regularization']['weight_decay']
-  return _program(
-    config_dict.FrozenConfigDict(fields),
-    dataset.x_train.shape[1:],
-    dataset.num_classes,
-    dataset.num_train // config.batch_size,
-    config.dataset.crop_size,
-  )
-
-
-@functools.lru_cache(maxsize=8)
-def _program(config, image_shape, num_classes, steps_per_epoch, crop_size):
-  """The same Program for the same arguments, down to its functions.
-
-  Args:
-    config: the fields of PROGRAM, less the Rates, frozen.
-    image_shape: (h, w, c) as stored, before the crop.
-    num_classes, steps_per_epoch, crop_size: as of the data set and its config.
-  """
-  *height_width, channels = image_shape
-  crop_shape = preprocess.crop_shape(*height_width, crop_size)
-
-  def prepare(images, key=None):
-    random = None if key is None else config.regularization
-    return preprocess.preprocess(images, crop_shape, random, key)
-
-  return Program(
-    models.create(
-      config.model,
-      num_classes,
-      config.regularization.dropout_rate,
-      jnp.dtype(config.precision),
-    ),
-    functools.partial(sgd.optimizer, config),
-    prepare,
-    (*crop_shape, channels),
-    config.batch_size,
-    steps_per_epoch,
-  )
-
-
-@functools.lru_cache(maxsize=4)
-def programs(parts):
-  """(initialise, epoch, evaluate, examine) of a Program, as `sgd` makes them."""
-  model, optimizer, prepare, input_shape, batch_size, steps_per_epoch = parts
-  return (
-    sgd.make_initialise(model, optimizer(sgd.Rates(0, 0)), input_shape, steps_per_epoch),
-    sgd.make_epoch(model, optimizer, prepare, batch_size),
-    sgd.make_evaluate(model, prepare, EVALUATION_BATCH),
-    sgd.make_examine(model, prepare, EVALUATION_BATCH),
-  )
-
-
 class Request(NamedTuple):
   """What the loop of a run asks of those who have the compiled functions."""
 
@@ -354,19 +138,19 @@ class Request(NamedTuple):
   stop: int = 0  # the step up to which to train, or less far
 
 
-def learn(config, dataset, workdir, started, progress, parts=None):
+def learn(config, dataset, workdir, started, progress, program=None):
   """Trains on a Dataset that is in memory, or a streaming.Source.
 
   Args:
     config, workdir, started, progress: as for `fit`.
     dataset: already corrupted and cut.
-    parts: the Program; by default that of the config and the dataset.
+    program: as for `programs.build`.
 
   Returns:
     What `fit` returns.
   """
-  with stop_signals() as received, matmul_precision(config):
-    state, train_to, evaluate, examine = build(config, dataset, parts)
+  with stop_signals() as received, programs.matmul_precision(config):
+    state, train_to, evaluate, examine = programs.build(config, dataset, program)
     tasks = {
       'train': lambda request: train_to(request.state, request.stop),
       'evaluate': lambda request: evaluate(request.state),
@@ -397,7 +181,7 @@ def fit(config, state, workdir, started, progress, received):
     received: the list of signals that `stop_signals` yields.
 
   Yields:
-    Requests, each answered by what `build` says of its task.
+    Requests, each answered by what `programs.build` says of its task.
 
   Returns:
     (state, records, status): the last State, the evaluations from the first on, and

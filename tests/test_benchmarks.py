@@ -77,7 +77,7 @@ def test_torch_computes_the_same(torch, dataset, name):
   config.optimizer.learning_rate = 0.01
   config.optimizer.decay_every_steps = 2
   config.optimizer.decay_factor = 0.5
-  model = models.create(config.model, dataset.num_classes)
+  model = models.create(config, dataset.num_classes)
   transformation = sgd.optimizer(config, sgd.rates(config))
   key = jax.random.key(0)
   state = sgd.make_initialise(model, transformation, (28, 28, 3), STEPS)(key)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from rethink_gen import checkpoint, train
+from rethink_gen import checkpoint, programs, train
 from rethink_gen import config as config_lib
 from rethink_gen.data import generated
 
@@ -85,7 +85,7 @@ def numbers(workdir):
   config = config_lib.default()
   stored = config_lib.flatten(json.loads((workdir / 'config.json').read_text()))
   config.update_from_flattened_dict(stored)
-  state, _, _, _ = train.build(config, train.load(config)[0])
+  state, _, _, _ = programs.build(config, train.load(config)[0])
   with checkpoint.open_manager(workdir) as manager:
     state = checkpoint.restore(manager, state)
   assert int(state.step) == summary['steps']

@@ -88,7 +88,7 @@ def test_memory_is_about_what_xla_allots(module, most):
   """On a CPU, in float32; the images on the device come to it."""
   config = module.get_config()
   dataset = estimate.describe_data(config)
-  step, _, state, key = estimate.programs(config, dataset)
+  step, _, state, key = estimate.functions(config, dataset)
   batch = (
     jax.ShapeDtypeStruct((128, 32, 32, 3), jnp.uint8),
     jax.ShapeDtypeStruct((128,), jnp.int32),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from rethink_gen import examples, metrics, sgd, together, train
+from rethink_gen import examples, metrics, programs, sgd, together, train
 from rethink_gen.errors import BadInput
 
 make_config = functools.partial(
@@ -55,8 +55,8 @@ def test_what_is_examined_is_what_is_evaluated(tmp_path):
 def test_the_margin_is_the_labels_logit_less_the_largest_other(tmp_path):
   config = make_config()
   dataset, _ = train.load(config)
-  state, _, _, examine = train.build(config, dataset)
-  program = train.program(config, dataset)
+  state, _, _, examine = programs.build(config, dataset)
+  program = programs.make(config, dataset)
   inputs = program.prepare(dataset.x_train)
   logits = program.model.apply({'params': state.params}, inputs, train=False)
   found = examine(state)

@@ -17,7 +17,7 @@ import rich.console
 import small
 from safetensors import numpy as safetensors
 
-from rethink_gen import checkpoint, metrics, runs, train
+from rethink_gen import checkpoint, metrics, programs, runs, train
 from rethink_gen import config as config_lib
 from rethink_gen.data import generated, streaming
 from rethink_gen.errors import BadInput
@@ -177,7 +177,7 @@ MODELS = {
 def test_parameters_their_start_and_logits_are_those_of_training(name, tmp_path):
   changes = {'model.width': None, 'dataset.num_test': 50, 'seed': 5} | MODELS[name]
   config = make_config(**{'model.name': name, 'dataset.num_train': 40} | changes)
-  state, _, evaluate, _ = train.build(config, train.load(config)[0])
+  state, _, evaluate, _ = programs.build(config, train.load(config)[0])
   initial = jax.device_get(state.params)
   moved = jax.tree.map(lambda leaf: leaf + 0.01, (state.params, state.batch_stats))
   state = state._replace(step=state.step + 7, params=moved[0], batch_stats=moved[1])
@@ -215,7 +215,7 @@ def test_a_streamed_run_is_opened_too(tmp_path):
   data, _ = train.load(opened.config)
   assert_same(
     opened.initial_params(),
-    jax.device_get(train.build(opened.config, data)[0].params),
+    jax.device_get(programs.build(opened.config, data)[0].params),
   )
 
 

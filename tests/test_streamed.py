@@ -7,7 +7,7 @@ import pytest
 from small import stop_after
 
 from rethink_gen import config as config_lib
-from rethink_gen import train
+from rethink_gen import programs, train
 from rethink_gen.data import generated, streaming
 from rethink_gen.errors import BadInput
 
@@ -54,7 +54,7 @@ def test_evaluation_is_over_every_example_once(data_dir):
   """Accuracies and loss of the padded, streamed batches, against all images at once."""
   config = make_config(data_dir)
   source, _ = train.load(config)
-  state, _, evaluate, _ = train.build(config, source)
+  state, _, evaluate, _ = programs.build(config, source)
   measured = evaluate(state)
   batches = list(streaming.evaluation_batches(source, config, source.test, 0, 1))
   images, labels = (
@@ -78,7 +78,7 @@ def test_evaluation_is_over_every_example_once(data_dir):
 def test_a_network_that_says_nothing_guesses_the_first_class_or_none(data_dir, value):
   config = make_config(data_dir, **{'dataset.num_test': 20})
   source, _ = train.load(config)
-  state, _, evaluate, _ = train.build(config, source)
+  state, _, evaluate, _ = programs.build(config, source)
   params = jax.tree.map(lambda leaf: jnp.full_like(leaf, value), state.params)
   measured = evaluate(state._replace(params=params))
   labels = [int(record['label']) for record in source.test.records][:20]

@@ -8,7 +8,7 @@ import pytest
 from small import make_config, stop_after
 
 from rethink_gen import config as config_lib
-from rethink_gen import train
+from rethink_gen import train, workdirs
 from rethink_gen.errors import BadInput
 
 
@@ -176,6 +176,6 @@ def test_another_config_in_the_same_folder_is_refused(tmp_path):
 
 
 def test_a_folder_where_another_process_is_at_work_is_refused(tmp_path):
-  with train.only_writer(tmp_path), pytest.raises(BadInput, match='Another process'):
+  with workdirs.only_writer(tmp_path), pytest.raises(BadInput, match='Another process'):
     train.run(make_config(), tmp_path)
   assert train.run(make_config(), tmp_path)['status'] == 'complete'

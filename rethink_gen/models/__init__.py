@@ -24,13 +24,16 @@ def own_fields(name):
   return [field for field in fields if field not in shared]
 
 
-def create(model_config, num_classes, dropout_rate=0.0, dtype=jnp.float32):
-  """The linen module of `config.model`; a field left None takes the model's default."""
-  fields = {
-    field: model_config[field]
-    for field in own_fields(model_config.name)
-    if model_config[field] is not None
-  }
-  return MODELS[model_config.name](
-    num_classes, dropout_rate=dropout_rate, dtype=dtype, **fields
+def create(config, num_classes):
+  """The linen module of a config: its `model`, dropout rate and precision.
+
+  A field of `config.model` left None takes the model's default.
+  """
+  name = config.model.name
+  own = {field: config.model[field] for field in own_fields(name)}
+  return MODELS[name](
+    num_classes,
+    dropout_rate=config.regularization.dropout_rate,
+    dtype=jnp.dtype(config.precision),
+    **{field: value for field, value in own.items() if value is not None},
   )

@@ -8,7 +8,7 @@ import time
 
 import jax
 
-from rethink_gen import metrics, train
+from rethink_gen import metrics, train, workdirs
 
 
 def make_settings(row, seed):
@@ -18,7 +18,7 @@ def make_settings(row, seed):
 
 def check(job, folder):
   """Raises BadInput where the computation would."""
-  train.check_folder(folder.absolute())
+  workdirs.check_folder(folder.absolute())
   job.artifact.check(job.settings)
 
 
@@ -31,7 +31,7 @@ def run(job, folder, title):
   """
   started = time.monotonic()
   folder.mkdir(parents=True, exist_ok=True)
-  with train.only_writer(folder):
+  with workdirs.only_writer(folder):
     metrics.write_json(folder / 'config.json', job.settings)
     result = job.artifact.compute(
       job.settings, folder, lambda line: print(f'{title}  {line}', flush=True)

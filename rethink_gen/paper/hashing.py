@@ -159,7 +159,7 @@ def num_parameters(dataset):
   config = importlib.import_module(f'configs.{NETWORK}').get_config()
   crop_shape = preprocess.crop_shape(*dataset.x_train.shape[1:3])
   images = np.zeros((1, *crop_shape, dataset.x_train.shape[3]), np.float32)
-  model = models.create(config.model, dataset.num_classes)
+  model = models.create(config, dataset.num_classes)
   variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
   return sum(leaf.size for leaf in jax.tree.leaves(variables))
 

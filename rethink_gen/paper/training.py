@@ -6,7 +6,7 @@ import importlib
 import jax
 
 from rethink_gen import config as config_lib
-from rethink_gen import metrics, together, train
+from rethink_gen import metrics, together, train, workdirs
 from rethink_gen.data import sources
 
 RUNS_AT_ONCE = 16
@@ -37,7 +37,7 @@ def check(job, folder):
   """Raises BadInput where `run` would."""
   config = job.settings
   config_lib.validate(config)
-  train.check_workdir(config, folder.absolute())
+  workdirs.check_workdir(config, folder.absolute())
   if config.dataset.streaming:
     train.load(config)  # opens it, and decodes nothing
   else:

@@ -18,11 +18,10 @@ import time
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rethink_gen import config as config_lib
-from rethink_gen import metrics, models, train
+from rethink_gen import metrics, models, programs, train, workdirs
 from rethink_gen.data import preprocess
 from rethink_gen.data.sources import Dataset
 from rethink_gen.errors import BadInput
@@ -61,9 +60,9 @@ def train_network(config, dataset, folder):
   train.check_data(config, dataset)
   workdir = pathlib.Path(folder).absolute() / digest(config, dataset)
   workdir.mkdir(parents=True, exist_ok=True)
-  with train.only_writer(workdir):
+  with workdirs.only_writer(workdir):
     metrics.write_json(workdir / 'config.json', config.to_dict())
-    initial = jax.device_get(train.build(config, dataset)[0].params)
+    initial = jax.device_get(programs.build(config, dataset)[0].params)
     started = time.monotonic()
     state, _, status = train.learn(config, dataset, workdir, started, metrics.silence)
   if status == 'diverged':
@@ -102,12 +101,12 @@ def predict(config, num_classes, params, batch_stats, images):
     images: uint8 (n, h, w, c), or float32 on the same scale, as the data set has them; of
       a data set that is streamed, as they come out of it.
   """
-  model = models.create(config.model, num_classes, dtype=jnp.dtype(config.precision))
+  model = models.create(config, num_classes)
   crop_shape = None
   if not config.dataset.streaming:
     crop_shape = preprocess.crop_shape(*images.shape[1:3], config.dataset.crop_size)
   variables = {'params': params, 'batch_stats': batch_stats}
-  with train.matmul_precision(config):
+  with programs.matmul_precision(config):
     return in_batches(functools.partial(_forward, model, crop_shape, variables), images)
 
 

@@ -37,7 +37,7 @@ def initialised():
   def make(name):
     if name not in made:
       config = importlib.import_module(f'configs.{name}').get_config()
-      model = models.create(config.model, num_classes=10)
+      model = models.create(config, num_classes=10)
       init = jax.jit(
         lambda key: model.init(key, jnp.zeros((1, 28, 28, 3)), train=False),
         compiler_options=sgd.initialise_options(),

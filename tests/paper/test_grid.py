@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from rethink_gen import config as config_lib
-from rethink_gen import train
+from rethink_gen import programs, train
 from rethink_gen.errors import BadInput
 from rethink_gen.paper import ARTIFACTS, figure1b, grid, scales, table1, training
 from rethink_gen.paper.grid import Row, Run
@@ -180,7 +180,7 @@ def test_runs_that_differ_in_data_seed_label_noise_or_rates_compile_once(tmp_pat
   jax.monitoring.register_event_duration_secs_listener(
     lambda event, *_, **__: compiled.append(event) if 'backend_compile' in event else None
   )
-  train.programs.cache_clear()  # of what other tests compiled
+  programs.functions.cache_clear()  # of what other tests compiled
   rates = {'optimizer.learning_rate': 0.02, 'regularization.weight_decay': 0.1}
   rows = [*ROWS, Row('rates', 'mlp_1x512', TINY | rates)]
   jobs = list(grid.make_jobs(table1, rows, 2, tmp_path).items())

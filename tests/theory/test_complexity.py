@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rethink_gen import config as config_lib
-from rethink_gen import train
+from rethink_gen import programs, train
 from rethink_gen.errors import BadInput
 from rethink_gen.theory import complexity
 
@@ -244,7 +244,7 @@ def test_a_network_is_trained_once_and_is_that_of_a_run(tmp_path, monkeypatch):
   summary = train.run(config, tmp_path / 'run')
   right = complexity.outputs(network, dataset.x_test).argmax(-1) == dataset.y_test
   assert right.mean() == pytest.approx(summary['test_accuracy'])
-  initial = train.build(config, dataset)[0].params
+  initial = programs.build(config, dataset)[0].params
   assert complexity.distance(network.initial, jax.device_get(initial)) == 0
   assert complexity.distance(network.params, network.initial) > 0
 

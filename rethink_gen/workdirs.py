@@ -1,0 +1,90 @@
+"""The folder of a run: who may write in it, and which run may go on there."""
+
+import contextlib
+import fcntl
+import json
+import os
+
+from rethink_gen import config as config_lib
+from rethink_gen import metrics
+from rethink_gen.errors import BadInput
+
+
+def read_summary(config, workdir):
+  """The summary of the complete run of this config in this folder, or None."""
+  check_workdir(config, workdir)
+  if not (workdir / 'summary.json').exists():
+    return None
+  try:
+    return json.loads((workdir / 'summary.json').read_text())
+  except ValueError as error:
+    raise BadInput(
+      f'{workdir}/summary.json is damaged; delete it and the same command writes it.'
+    ) from error
+
+
+def occupy(config, workdir, stack):
+  """Makes the folder this process's own until the stack unwinds."""
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise BadInput(
+      f'The folder {workdir} cannot be made ({error.strerror}); choose another --workdir.'
+    ) from error
+  stack.enter_context(only_writer(workdir))
+  metrics.write_json(workdir / 'config.json', config.to_dict())
+
+
+@contextlib.contextmanager
+def only_writer(workdir):
+  """Raises BadInput when another process is at work in this folder."""
+  descriptor = os.open(workdir, os.O_RDONLY)
+  try:
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until closed, or killed
+  except BlockingIOError as error:
+    os.close(descriptor)
+    raise BadInput(
+      f'Another process is at work in {workdir}; wait for it or choose another --workdir.'
+    ) from error
+  try:
+    yield
+  finally:
+    os.close(descriptor)
+
+
+def check_folder(workdir):
+  """Raises BadInput unless this is, or can be made, a folder to write in."""
+  existing = next(path for path in (workdir, *workdir.parents) if path.exists())
+  if not existing.is_dir():
+    raise BadInput(
+      f'The workdir {workdir} cannot be a folder because {existing} is a file; choose '
+      'another --workdir.'
+    )
+  if not os.access(existing, os.W_OK):
+    raise BadInput(f'The folder {existing} is not writable; choose another --workdir.')
+
+
+def check_workdir(config, workdir):
+  """Raises BadInput unless this config may start or go on in this folder."""
+  check_folder(workdir)
+  if (workdir / 'config.json').exists():
+    try:
+      stored = json.loads((workdir / 'config.json').read_text())
+      different = config_lib.differences(config, stored)
+    except (ValueError, AttributeError) as error:  # not JSON, or not an object
+      raise BadInput(
+        f'{workdir}/config.json is damaged, so what ran there is unknown; choose another '
+        '--workdir.'
+      ) from error
+    if different:
+      raise BadInput(
+        f'The folder {workdir} holds a run with another config ({"; ".join(different)}); '
+        'choose another --workdir or the same config.'
+      )
+  elif any(
+    (workdir / name).exists() for name in ('summary.json', 'metrics.jsonl', 'checkpoints')
+  ):
+    raise BadInput(
+      f'The folder {workdir} holds parts of a run but no config.json; choose another '
+      '--workdir.'
+    )
