@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import sklearn
 from ml_collections import config_dict
 
 from rethink_gen import config as config_lib
@@ -241,6 +240,8 @@ def _failed(error, inputs):
 
 def _pickled(estimator):
   """(text, bytes) that say what an estimator is, before it is fitted."""
+  import sklearn.base  # slow to import
+
   try:
     unfitted = sklearn.base.clone(estimator, safe=False)
     return type(estimator).__qualname__ + sklearn.__version__, pickle.dumps(unfitted)
@@ -259,6 +260,8 @@ def _digest(content):
 
 def fit_estimator(estimator, x, y, seed):
   """A clone of the estimator, fitted: inputs as rows, every random_state the seed."""
+  import sklearn.base  # slow to import
+
   clone = sklearn.base.clone(estimator, safe=False)
   if hasattr(clone, 'get_params'):
     names = [n for n in clone.get_params() if n.split('__')[-1] == 'random_state']

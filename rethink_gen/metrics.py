@@ -15,8 +15,6 @@ import numpy as np
 import rich.console
 import rich.progress
 import rich.table
-from tensorboardX import event_file_writer
-from tensorboardX.proto import event_pb2, summary_pb2
 
 # Columns of the progress bar besides what it says: 4 of the bar, 8 of the time left, 4 of
 # 'left', 4 between them.
@@ -97,6 +95,10 @@ def _finite(content):
 @contextlib.contextmanager
 def tensorboard(workdir, step):
   """Yields write(record); what an interrupted run had written after `step` is hidden."""
+  # Slow to import where PyTorch is installed, which it imports too.
+  from tensorboardX import event_file_writer
+  from tensorboardX.proto import event_pb2, summary_pb2
+
   folder = pathlib.Path(workdir) / 'tensorboard'
   folder.mkdir(exist_ok=True)
   # Not tensorboardX's SummaryWriter: on a full disk its thread dies, and writing hangs.

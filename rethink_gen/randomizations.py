@@ -8,7 +8,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from sklearn import model_selection
 
 from rethink_gen.data import corruption, sources
 from rethink_gen.errors import BadInput
@@ -35,6 +34,8 @@ def make_dataset(x_train, y_train, x_test, y_test):
   if held_out:
     if len(y) < 10:
       raise BadInput(f'There are {len(y)} examples and no test set; give 10 or more.')
+    from sklearn import model_selection  # slow to import
+
     x, x_test, y, y_test = model_selection.train_test_split(
       x, y, test_size=HELD_OUT, random_state=0
     )

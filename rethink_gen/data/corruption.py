@@ -8,7 +8,6 @@ so a subset, another model or another machine sees the same corrupted data.
 import functools
 
 import numpy as np
-from scipy import special
 
 # One stream a purpose. New ones go to the end: a stream's number is part of the results.
 LABELS, SHUFFLED_PIXELS, TRAIN_PIXELS, TEST_PIXELS, ORDER, DISTORTION = range(6)
@@ -122,6 +121,8 @@ def _permute(images, permutations):
 
 def _normals(seed, stream, first, shape):
   """Standard normals, float32, of this shape (count, h, w, c)."""
+  from scipy import special  # slow to import
+
   size = int(np.prod(shape[1:]))
   halves = random_bits(seed, stream, first, shape[0], -(-size // 2)).view(np.uint32)
   uniform = (halves[:, :size].astype(np.float32) + 0.5) * np.float32(2.0**-32)

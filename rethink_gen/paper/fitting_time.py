@@ -8,7 +8,6 @@ that examples with wrong labels are forgotten more often of Toneva et al.
 import functools
 
 import numpy as np
-from sklearn import metrics as sklearn_metrics
 
 from rethink_gen import config as config_lib
 from rethink_gen import train
@@ -100,9 +99,11 @@ def curve(run, wrong, ranking):
   The average precision is the mean of the precisions at which the wrong labels are found,
   which are those that `find_wrong` gives.
   """
+  from sklearn import metrics  # slow to import
+
   scores = suspicion(run.examples, ranking)
-  precision, recall, _ = sklearn_metrics.precision_recall_curve(wrong, scores)
-  return precision, recall, sklearn_metrics.average_precision_score(wrong, scores)
+  precision, recall, _ = metrics.precision_recall_curve(wrong, scores)
+  return precision, recall, metrics.average_precision_score(wrong, scores)
 
 
 def half(precision, recall):
