@@ -16,7 +16,7 @@ import time
 import jax
 from absl import flags
 
-from rethink_gen import command_line
+from rethink_gen import command_line, workdirs
 from rethink_gen.errors import BadInput
 from rethink_gen.paper import drawing
 
@@ -39,12 +39,7 @@ def new_folder():
   folder = pathlib.Path(OUT.value)
   if (folder / 'results.json').exists():
     raise BadInput(f'{folder} holds results already; choose another --out.')
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise BadInput(
-      f'The folder {folder} cannot be made ({error.strerror}); choose another --out.'
-    ) from error
+  workdirs.make(folder, '--out')
   return folder
 
 

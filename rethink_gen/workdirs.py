@@ -25,14 +25,19 @@ def read_summary(config, workdir):
 
 def occupy(config, workdir, stack):
   """Makes the folder this process's own until the stack unwinds."""
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise BadInput(
-      f'The folder {workdir} cannot be made ({error.strerror}); choose another --workdir.'
-    ) from error
+  make(workdir, '--workdir')
   stack.enter_context(only_writer(workdir))
   metrics.write_json(workdir / 'config.json', config.to_dict())
+
+
+def make(folder, flag):
+  """Makes a folder that the flag names; raises BadInput where it cannot be made."""
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise BadInput(
+      f'The folder {folder} cannot be made ({error.strerror}); choose another {flag}.'
+    ) from error
 
 
 @contextlib.contextmanager
