@@ -19,8 +19,9 @@ from rethink_gen.models import blocks
 
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
-# Of a batch (n, h, w, c): below, blocks gain less than their longer compilation takes.
-FEWEST_PIXELS = 600
+# Of a convolution of a batch: below, blocks gain some milliseconds a step, and take seconds
+# longer to compile.
+FEWEST_PRODUCTS = 100_000_000
 
 # A collection of logits, beside a model's own, whose loss helps to train it.
 AUXILIARY = 'auxiliary'
@@ -82,15 +83,15 @@ def convolve(x, kernel, stride=1, padding='SAME'):
     y = x.reshape(-1, x.shape[-1]) @ kernel[0, 0]
     return y.reshape(*x.shape[:-1], -1)
   pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), padding)
-  how = blocks.convolve if in_blocks(x) else _convolve
+  how = blocks.convolve if in_blocks(x, kernel, stride) else _convolve
   return how(x, kernel, stride, tuple(pads))
 
 
-def in_blocks(x):
+def in_blocks(x, kernel, stride):
   """Where XLA's own convolution is slow; over several devices blocks would be gathered."""
-  pixels = x.size // x.shape[-1]
+  products = x.size * kernel.size // (x.shape[-1] * stride**2)
   on_one_cpu = jax.default_backend() == 'cpu' and jax.device_count() == 1
-  return on_one_cpu and pixels >= FEWEST_PIXELS and not _WHOLE
+  return on_one_cpu and products >= FEWEST_PRODUCTS and not _WHOLE
 
 
 _WHOLE = []

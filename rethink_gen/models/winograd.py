@@ -18,7 +18,6 @@ OUTPUTS = 2  # of a tile along each side
 POINTS = {3: (0, 1, -1), 5: (0, 1, -1, 0.5, -2)}
 BYTES = 14 << 20  # of what a block is transformed to, by trial on two cores
 FEWEST_CHANNELS = 16  # below so many, of inputs or outputs, it does not pay
-FEWEST_PIXELS = 2_000  # of a batch: below, it is fast but its long compilation does not pay
 
 
 class Transforms(NamedTuple):
@@ -59,7 +58,6 @@ def suits(x, kernel_shape, stride):
     and stride == 1
     and x.dtype == jnp.float32
     and min(channels) >= FEWEST_CHANNELS
-    and x.size // x.shape[-1] >= FEWEST_PIXELS
   )
 
 
