@@ -1,9 +1,6 @@
-"""One look for all figures."""
+"""One look for all figures. Matplotlib, slow to import, comes with the first of them."""
 
-import matplotlib
-import matplotlib.figure
 import numpy as np
-from matplotlib import rc_context
 
 # Told apart by colour-blind readers too (Okabe and Ito).
 PALETTE = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9')
@@ -38,13 +35,17 @@ WIDTH = 8.0  # inches
 
 def subplots(rows=1, columns=1, height=3.2, **options):
   """(figure, axes) as of matplotlib, without its global state."""
-  with rc_context(STYLE):
+  import matplotlib.figure
+
+  with matplotlib.rc_context(STYLE):
     figure = matplotlib.figure.Figure(figsize=(WIDTH, height), layout='constrained')
     return figure, figure.subplots(rows, columns, **options)
 
 
 def save(figure, path, **options):
-  with rc_context(STYLE):
+  import matplotlib
+
+  with matplotlib.rc_context(STYLE):
     figure.savefig(path, **options)
 
 

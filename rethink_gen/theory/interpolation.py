@@ -38,7 +38,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
+import scipy  # which imports its parts where they are first used
 from jax.sharding import NamedSharding, PartitionSpec
 
 from rethink_gen import metrics, sgd
