@@ -42,7 +42,7 @@ def images():
 
 
 def command(module, *arguments):
-  return [sys.executable, '-m', f'rethink_gen.{module}', *arguments]
+  return [sys.executable, '-m', module, *arguments]
 
 
 def environment(devices=1):
@@ -68,13 +68,13 @@ def complete(module):
 @pytest.fixture(scope='session')
 def main():
   """main(*arguments, devices=1): one run in a process of its own, completed."""
-  return complete('main')
+  return complete('rethink_gen.main')
 
 
 @pytest.fixture(scope='session')
 def reproduce():
   """reproduce(*arguments, devices=1): the same for an artefact."""
-  return complete('reproduce')
+  return complete('rethink_gen.reproduce')
 
 
 @pytest.fixture
@@ -98,6 +98,20 @@ def start():
   for process in processes:
     process.kill()
     process.communicate()
+
+
+@pytest.fixture
+def shallow_inception(monkeypatch):
+  """Inception is that of shallow_inception.py in this process too."""
+  import shallow_inception
+
+  from rethink_gen import programs
+  from rethink_gen.models import inception
+
+  programs.functions.cache_clear()
+  monkeypatch.setattr(inception, 'MODULES', shallow_inception.MODULES)
+  yield
+  programs.functions.cache_clear()
 
 
 @pytest.fixture(scope='session')

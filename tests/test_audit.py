@@ -372,21 +372,24 @@ def test_an_audit_that_was_killed_goes_on_to_the_same_result(start, tmp_path):
   def levels(folder):
     return json.loads((folder / 'results.json').read_text())['levels']
 
-  whole = start('audit', *arguments, f'--workdir={tmp_path}/whole')
+  def run(name):
+    return start('rethink_gen.audit', *arguments, f'--workdir={tmp_path}/{name}')
+
+  whole = run('whole')
   out, err = whole.communicate(timeout=200)
   assert whole.returncode == 0, err
   assert 'random labels' in out
   for number in (signal.SIGKILL, signal.SIGTERM):
-    killed = start('audit', *arguments, f'--workdir={tmp_path}/{number}')
-    assert killed.stdout.readline()  # a run is finished
+    killed = run('killed')
+    assert killed.stdout.readline()  # one more run is finished
     killed.send_signal(number)
     killed.communicate(timeout=60)
     assert killed.returncode in (-number, 128 + number)  # or between two runs
-    assert not (tmp_path / str(number) / 'results.json').exists()
-    again = start('audit', *arguments, f'--workdir={tmp_path}/{number}')
-    _, err = again.communicate(timeout=200)
-    assert again.returncode == 0, err
-    assert levels(tmp_path / str(number)) == levels(tmp_path / 'whole')
+    assert not (tmp_path / 'killed/results.json').exists()
+  again = run('killed')
+  _, err = again.communicate(timeout=200)
+  assert again.returncode == 0, err
+  assert levels(tmp_path / 'killed') == levels(tmp_path / 'whole')
 
 
 def test_more_seeds_run_only_what_is_new(test, digits):

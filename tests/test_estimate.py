@@ -275,7 +275,7 @@ def test_what_cannot_be_estimated_is_refused(changes, words):
   ],
 )
 def test_a_command_line_that_makes_no_sense_is_refused(start, arguments, words):
-  process = start('estimate', *arguments, devices=8)
+  process = start('rethink_gen.estimate', *arguments, devices=8)
   stdout, stderr = process.communicate()
   assert (process.returncode, stdout) == (2, '')
   assert stderr.startswith('error: ')
@@ -285,7 +285,7 @@ def test_a_command_line_that_makes_no_sense_is_refused(start, arguments, words):
 
 def test_the_command_prints_a_table_of_all_accelerators(start):
   arguments = ('--config=configs/quickstart.py', '--price=2.5', '--config.batch_size=64')
-  process = start('estimate', *arguments, devices=8)
+  process = start('rethink_gen.estimate', *arguments, devices=8)
   stdout, stderr = process.communicate()
   assert (process.returncode, stderr) == (0, '')
   for name in ('this machine', *estimate.ACCELERATORS):

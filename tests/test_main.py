@@ -277,7 +277,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_end(
   workdir = tmp_path / 'killed'
   seen, moments = [], random.Random(0)
   for _ in range(3):
-    process = start('main', *SHORT, f'--workdir={workdir}')
+    process = start('rethink_gen.main', *SHORT, f'--workdir={workdir}')
     saved = max(steps(workdir), default=0)
     wait_until(lambda saved=saved: max(steps(workdir), default=0) > saved)  # noqa: B023
     time.sleep(moments.uniform(0, 0.2))
@@ -306,7 +306,7 @@ def test_an_interrupt_while_a_program_starts_is_said_in_a_line(
     'raise SystemExit(9)\n'
   )
   path = os.pathsep.join([str(tmp_path), str(ROOT)])
-  process = start(program, PYTHONPATH=path)
+  process = start(f'rethink_gen.{program}', PYTHONPATH=path)
   _, stderr = process.communicate()
   assert process.returncode == 130
   assert stderr == 'SIGINT: the same command goes on from what is saved.\n'
@@ -325,7 +325,7 @@ def test_a_library_leaves_interrupts_alone():
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_stops(start, tmp_path, number):
-  process = start('main', *LONG, f'--workdir={tmp_path}')
+  process = start('rethink_gen.main', *LONG, f'--workdir={tmp_path}')
   wait_until(lambda: steps(tmp_path))
   process.send_signal(number)
   stdout, stderr = process.communicate()

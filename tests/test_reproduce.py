@@ -121,7 +121,7 @@ def test_the_report_opens_in_a_browser_and_asks_for_nothing_else(smoke):
 def test_a_grid_that_was_killed_goes_on_without_repeating_a_finished_row(
   whole, reproduce, start, tmp_path
 ):
-  process = start('reproduce', *ROWS, f'--workdir={tmp_path}')
+  process = start('rethink_gen.reproduce', *ROWS, f'--workdir={tmp_path}')
   for line in process.stdout:
     if line.startswith(' 2/'):  # in the third run, as a rule; eight of them are ahead
       break
@@ -137,7 +137,7 @@ def test_a_grid_that_was_killed_goes_on_without_repeating_a_finished_row(
 
 
 def test_a_grid_stops_at_sigterm(start, tmp_path):
-  process = start('reproduce', *ROWS, f'--workdir={tmp_path}')
+  process = start('rethink_gen.reproduce', *ROWS, f'--workdir={tmp_path}')
   process.stdout.readline()
   process.send_signal(signal.SIGTERM)
   process.wait(60)

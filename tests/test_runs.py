@@ -174,7 +174,9 @@ MODELS = {
 
 
 @pytest.mark.parametrize('name', MODELS)
-def test_parameters_their_start_and_logits_are_those_of_training(name, tmp_path):
+def test_parameters_their_start_and_logits_are_those_of_training(
+  shallow_inception, name, tmp_path
+):
   changes = {'model.width': None, 'dataset.num_test': 50, 'seed': 5} | MODELS[name]
   config = make_config(**{'model.name': name, 'dataset.num_train': 40} | changes)
   state, _, evaluate, _ = programs.build(config, train.load(config)[0])
