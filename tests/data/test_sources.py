@@ -428,8 +428,9 @@ def real(name):
   return folder
 
 
-def test_real_cifar10():
-  dataset = sources.load('cifar10', real('cifar10'))
+def test_real_cifar10_and_a_second_start_that_imports_no_tfds():
+  folder = real('cifar10')
+  dataset = sources.load('cifar10', folder)
   assert dataset.x_train.shape == (50_000, 32, 32, 3)
   assert dataset.x_test.shape == (10_000, 32, 32, 3)
   assert dataset.num_classes == 10
@@ -438,11 +439,6 @@ def test_real_cifar10():
   # The channel means of CIFAR-10's training images, red first.
   means = dataset.x_train.mean((0, 1, 2))
   np.testing.assert_allclose(means, [125.3, 123.0, 113.9], atol=0.1)
-
-
-def test_a_second_start_on_real_cifar10_imports_no_tfds():
-  folder = real('cifar10')
-  sources.load('cifar10', folder)
   assert output(start_process('cifar10', folder)) == ['False', 'False']
 
 
