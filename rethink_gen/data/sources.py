@@ -107,8 +107,7 @@ def tfds_folder(data_dir: str | None = None) -> pathlib.Path:
 def _load_digits() -> Dataset:
   """Handwritten digits, 8x8x1, ten classes: 1,437 to train on, 360 to test on.
 
-  They are read from where scikit-learn has them; to import it would take longer than the
-  rest of a short run.
+  They are read from where scikit-learn has them, which takes a second or two to import.
   """
   folder = pathlib.Path(importlib.util.find_spec('sklearn').origin).parent
   rows = np.loadtxt(folder / 'datasets/data/digits.csv.gz', delimiter=',')

@@ -21,7 +21,7 @@ DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
 # Of a convolution of a batch: below, blocks gain some milliseconds a step, and take seconds
 # longer to compile.
-FEWEST_PRODUCTS = 100_000_000
+FEWEST_MULTIPLICATIONS = 100_000_000
 
 # A collection of logits, beside a model's own, whose loss helps to train it.
 AUXILIARY = 'auxiliary'
@@ -89,9 +89,9 @@ def convolve(x, kernel, stride=1, padding='SAME'):
 
 def in_blocks(x, kernel, stride):
   """Where XLA's own convolution is slow; over several devices blocks would be gathered."""
-  products = x.size * kernel.size // (x.shape[-1] * stride**2)
+  multiplications = x.size * kernel.size // (x.shape[-1] * stride**2)
   on_one_cpu = jax.default_backend() == 'cpu' and jax.device_count() == 1
-  return on_one_cpu and products >= FEWEST_PRODUCTS and not _WHOLE
+  return on_one_cpu and multiplications >= FEWEST_MULTIPLICATIONS and not _WHOLE
 
 
 _WHOLE = []

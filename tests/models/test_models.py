@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rethink_gen import models, sgd
+from rethink_gen.models import layers
 
 # Table 1 of the paper, second column.
 PARAMETERS = {
@@ -79,6 +80,15 @@ def test_golden_logits(name, initialised):
   logits = predict(model, variables)
   assert logits.shape == (2, 10)
   assert logits.dtype == jnp.float32
+  np.testing.assert_allclose(logits[0, :3], LOGITS[name], rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize('name', ['inception', 'alexnet'])
+def test_golden_logits_in_blocks(name, initialised, monkeypatch):
+  """As convolutions of larger batches are computed on a CPU."""
+  monkeypatch.setattr(layers, 'FEWEST_MULTIPLICATIONS', 0)
+  model, variables = initialised(name)
+  logits = jax.jit(lambda: model.apply(variables, picture(), train=False))()
   np.testing.assert_allclose(logits[0, :3], LOGITS[name], rtol=2e-4, atol=2e-5)
 
 
