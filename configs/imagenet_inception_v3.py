@@ -13,7 +13,8 @@ that the others were changing. That has no counterpart here: SGD is synchronous,
 batch of 1,024 over all devices, a learning rate of 0.1 for every 256 examples and a warm-up
 of five epochs (arXiv:1706.02677). The decay, 0.94 every two epochs, and the auxiliary head
 are those of TF-Slim's Inception V3, which the paper extends; label smoothing and averaged
-parameters are left out.
+parameters are left out. The start is that of TF-Slim's Inceptions, which is not its default
+for other networks: normal, of variance 2 / fan-in.
 """
 
 from configs import default
@@ -28,6 +29,7 @@ def get_config():
   config.dataset.crop_size = 299
   config.model.name = 'inception_v3'
   config.model.aux_head = True
+  config.model.initialization = 'he_normal'
   config.optimizer.learning_rate = 0.4
   config.optimizer.warmup_steps = 5 * STEPS_PER_EPOCH
   config.optimizer.decay_factor = 0.94

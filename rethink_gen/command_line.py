@@ -137,14 +137,38 @@ def parse(argv, config):
   return rest
 
 
+def parse_change(text):
+  """(field, value) of FIELD=VALUE, the value of the field's type; raises BadInput."""
+  field, _, value = text.partition('=')
+  fields = config_lib.flatten(config_lib.default())
+  if field not in fields or '=' not in text:
+    raise BadInput(
+      f'--set is {text!r}, but it must be FIELD=VALUE with one of the fields '
+      f'{", ".join(fields)}.'
+    )
+  if value == 'None' and fields[field] is None:
+    return field, None
+  kind = _kind(field)
+  try:
+    return field, {'true': True, 'false': False}[value.lower()] if kind is bool else kind(
+      value
+    )
+  except (KeyError, ValueError):
+    raise BadInput(_bad_value(f'flag --config.{field}={value}: ')) from None
+
+
+def _kind(field):
+  *parents, name = field.split('.')
+  return functools.reduce(getattr, parents, config_lib.default()).get_type(name)
+
+
 def _bad_value(message):
   """What to say of absl's 'flag --config.FIELD=VALUE: reason'."""
   found = re.match(r'flag --config\.([\w.]+)=(.*?): ', message)
   if not found:
     return _bad_config(message)
   field, value = found.groups()
-  *parents, name = field.split('.')
-  kind = KINDS[functools.reduce(getattr, parents, config_lib.default()).get_type(name)]
+  kind = KINDS[_kind(field)]
   _, words = config_lib.ACCEPTED.get(field, (None, None))
   accepted = ', '.join(filter(None, (kind, words)))
   return f'config.{field} is {value!r}, but it must be {accepted}.'

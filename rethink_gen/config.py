@@ -8,12 +8,18 @@ from ml_collections import config_dict
 from rethink_gen import models
 from rethink_gen.errors import BadInput
 from rethink_gen.models.inception_v3 import SMALLEST
+from rethink_gen.models.initialization import RULES
 
 MODES = (
   *('none', 'partial_labels', 'random_labels'),
   *('shuffled_pixels', 'random_pixels', 'gaussian'),
 )
 PRECISIONS = ('float32', 'bfloat16')
+# Kernels that decay: all, or those of linear layers but the last, as in TensorFlow's
+# CIFAR-10 tutorial.
+DECAYING = ('kernels', 'hidden_linear')
+# What runs older than a field had in its place, where that is not the field's default now.
+BEFORE = {'model.initialization': 'he_normal'}
 # Fields that say where, by whom and how safely the work is done, not what comes out.
 WITHOUT_EFFECT = ('dataset.data_dir', 'dataset.workers', 'checkpoint_every')
 
@@ -42,6 +48,7 @@ def default():
 
   config.model = config_dict.ConfigDict()
   config.model.name = 'mlp'  # alexnet, inception, inception_v3, mlp
+  config.model.initialization = 'glorot_uniform'  # or another of initialization.RULES
   config.model.depth = optional(int)  # mlp: hidden layers; None: 1
   config.model.width = optional(int)  # mlp: units in each; None: 512
   config.model.batch_norm = optional(bool)  # inception; None: True
@@ -51,6 +58,7 @@ def default():
 
   config.regularization = config_dict.ConfigDict()
   config.regularization.weight_decay = 0.0  # w of the penalty w/2 * |kernels|^2
+  config.regularization.weight_decay_on = 'kernels'  # or 'hidden_linear', of those alone
   config.regularization.dropout_rate = 0.0
   config.regularization.random_crop = False  # instead of the centre
   config.regularization.random_flip = False  # left to right
@@ -98,11 +106,16 @@ ACCEPTED = {
     lambda v: v in models.MODELS,
     f'one of {", ".join(sorted(models.MODELS))}',
   ),
+  'model.initialization': (lambda v: v in RULES, f'one of {", ".join(RULES)}'),
   'model.depth': _count('hidden layers', least=0, most=1_000),
   'model.width': _count('units', most=1_000_000),
   'regularization.weight_decay': (
     lambda v: 0 <= v < math.inf,
     'a finite number, 0 or more',
+  ),
+  'regularization.weight_decay_on': (
+    lambda v: v in DECAYING,
+    f'one of {", ".join(DECAYING)}',
   ),
   'regularization.dropout_rate': (lambda v: 0 <= v < 1, 'a probability below 1'),
   'regularization.random_rotation': (
@@ -147,7 +160,8 @@ def validate(config):
     )
   own = models.own_fields(config.model.name)
   for field, value in config.model.items():
-    if field != 'name' and field not in own and value is not None:
+    untouched = value == fields[f'model.{field}']
+    if field != 'name' and field not in own and not untouched:
       raise BadInput(
         f'config.model.{field} is {value!r}, but the model {config.model.name!r} has '
         f'no such field; it has {", ".join(own) or "none of its own"}.'
@@ -216,8 +230,11 @@ def flatten(config):
 
 
 def changes(config):
-  """{field: value} of all that is not at its default, less what changes no result."""
-  unchanged = flatten(default()).items()
+  """{field: value} of all that is not as in the oldest runs, less what changes no result.
+
+  So a run from before a field was added has the same changes as one with its old value.
+  """
+  unchanged = (flatten(default()) | BEFORE).items()
   return {
     field: value
     for field, value in flatten(config).items()
@@ -228,10 +245,10 @@ def changes(config):
 def differences(config, other):
   """'field: y there, x here' for all that differs, less what changes no result.
 
-  A field that one of them lacks, being older than the field, had its default.
+  A field that one of them lacks, being older than the field, had its default, or BEFORE.
   """
   here, there = changes(config), changes(other)
-  everything = flatten(default())
+  everything = flatten(default()) | BEFORE
   return [
     f'{field}: {there.get(field, before)!r} there, {here.get(field, before)!r} here'
     for field in sorted(here.keys() | there.keys())

@@ -68,17 +68,22 @@ def read_records(workdir):
   return records
 
 
-def write_losses(workdir, losses):
-  """losses.npy: float32 (steps,), the mean loss of every batch as it was trained on."""
+# What is recorded of every batch as it was trained on, float32 (steps,): its mean loss, and
+# the share of its examples that were classified right.
+OF_STEPS = ('losses', 'accuracies')
+
+
+def write_steps(workdir, name, values):
+  """NAME.npy: float32 (steps,), one of OF_STEPS."""
   content = io.BytesIO()
-  np.save(content, losses)
-  write_bytes(pathlib.Path(workdir) / 'losses.npy', content.getvalue())
+  np.save(content, values)
+  write_bytes(pathlib.Path(workdir) / f'{name}.npy', content.getvalue())
 
 
-def read_losses(workdir):
-  """What `write_losses` wrote last, or nothing where that cannot be read."""
+def read_steps(workdir, name):
+  """What `write_steps` wrote last, or nothing where that cannot be read."""
   try:
-    return np.load(pathlib.Path(workdir) / 'losses.npy')
+    return np.load(pathlib.Path(workdir) / f'{name}.npy')
   except (OSError, ValueError, EOFError):
     return np.zeros(0, np.float32)
 
@@ -216,9 +221,11 @@ def print_summary(summary, workdir):
   for name, value in _closing_rows(summary):
     print(f'  {name:<18}  {value}')
   text = conclusion(summary)
+  dead = describe_dead(summary.get('dead_layers'))
   if sys.stdout.isatty():
-    text = textwrap.fill(text, shutil.get_terminal_size().columns)
-  print(f'\n{text}\nAll of it is in {workdir}.')
+    width = shutil.get_terminal_size().columns
+    text, dead = textwrap.fill(text, width), textwrap.fill(dead, width)
+  print('\n' + '\n'.join(filter(None, (text, dead, f'All of it is in {workdir}.'))))
 
 
 def _closing_rows(summary):
@@ -240,6 +247,24 @@ def _closing_rows(summary):
   if summary['examples_per_second'] is not None:
     speed = f'{summary["examples_per_second"]:,.0f} examples/s'
     yield 'speed', f'{speed} on {summary["device"]}, {summary["precision"]}'
+
+
+def dead_layers(record):
+  """{layer: share of its ReLU units that are dead} where that is more than half."""
+  shares = {k.removeprefix('dead_units/'): v for k, v in record.items() if '/' in k}
+  return {layer: share for layer, share in shares.items() if share > 0.5}
+
+
+def describe_dead(layers):
+  """A sentence on what `dead_layers` found, or ''."""
+  if not layers:
+    return ''
+  found = ', '.join(f'{percent(share)} of {layer}' for layer, share in layers.items())
+  return (
+    f'Dead: {found} (ReLU units that no training example activates, and that therefore no '
+    'longer learn). Take a smaller config.optimizer.learning_rate or another '
+    'config.model.initialization.'
+  )
 
 
 def percent(fraction):

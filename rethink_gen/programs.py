@@ -62,12 +62,13 @@ def build(config, dataset, program=None):
 
 
 def measures(train, test, num_train, num_test):
-  """What a record says of both splits, each given as (mean loss, number right)."""
+  """What a record says of both splits, each given as `sgd.Totals`."""
   return {
-    'train_loss': float(train[0]),
-    'train_accuracy': int(train[1]) / num_train,
-    'test_loss': float(test[0]),
-    'test_accuracy': int(test[1]) / num_test,
+    'train_loss': float(train.loss),
+    'train_accuracy': int(train.right) / num_train,
+    'test_loss': float(test.loss),
+    'test_accuracy': int(test.right) / num_test,
+    **sgd.dead_units(train.active),
   }
 
 

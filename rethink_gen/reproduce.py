@@ -4,6 +4,8 @@ r"""A table or figure of the paper, from its grid of runs to its report.
   python -m rethink_gen.reproduce --artifact=all --scale=smoke --workdir=runs/smoke
   python -m rethink_gen.reproduce --artifact=table1 --scale=full --workdir=runs/full \
       --rows='mlp_*' --num_seeds=3
+  python -m rethink_gen.reproduce --artifact=table1 --scale=full --workdir=runs/bfloat16 \
+      --precision=bfloat16 --set=optimizer.decay_every_steps=390
 
 The same command in the same folder goes on where it stopped, and what another artefact
 has run there is not run again. WORKDIR/runs holds the runs; WORKDIR/ARTIFACT gets
@@ -29,8 +31,9 @@ import sys
 from absl import app, flags
 
 from rethink_gen import command_line
+from rethink_gen import config as config_lib
 from rethink_gen.errors import BadInput
-from rethink_gen.paper import ARTIFACTS, grid, report, scales
+from rethink_gen.paper import ARTIFACTS, grid, report, scales, training
 
 ARTIFACT = flags.DEFINE_enum(
   'artifact', None, [*ARTIFACTS, 'all'], 'What of the paper to reproduce.'
@@ -45,7 +48,20 @@ WORKDIR = flags.DEFINE_string(
   'workdir', None, 'The folder of runs and results; runs/paper_SCALE by default.'
 )
 NUM_SEEDS = flags.DEFINE_integer(
-  'num_seeds', 1, 'Runs of every row, for a mean and a standard deviation.', lower_bound=1
+  'num_seeds',
+  None,
+  'Runs of every row, for a mean and a standard deviation; by default what the artifact '
+  'needs at this scale: 3 where it compares, otherwise 1.',
+  lower_bound=1,
+)
+PRECISION = flags.DEFINE_enum(
+  'precision', None, config_lib.PRECISIONS, "Precision of every training run; the config's."
+)
+SET = flags.DEFINE_multi_string(
+  'set',
+  [],
+  'FIELD=VALUE of the config of every training run, such as optimizer.momentum=0.8; can be '
+  'given several times.',
 )
 ROWS = flags.DEFINE_list(
   'rows', None, "Rows to take, by name, such as 'mlp_*,alexnet'; all by default."
@@ -73,9 +89,13 @@ def reproduce(workdir):
   """Runs the grids that are asked for, then writes what they give."""
   names = list(ARTIFACTS) if ARTIFACT.value == 'all' else [ARTIFACT.value]
   rows = pick({name: ARTIFACTS[name].rows(SCALE.value) for name in names})
+  rows = change(rows)
+  seeds = {
+    name: NUM_SEEDS.value or grid.num_seeds(ARTIFACTS[name], SCALE.value) for name in rows
+  }
   jobs = {}
   for name, of_one in rows.items():
-    one = grid.make_jobs(ARTIFACTS[name], of_one, NUM_SEEDS.value, workdir)
+    one = grid.make_jobs(ARTIFACTS[name], of_one, seeds[name], workdir)
     for folder, job in one.items():
       label = f'{name} {job.label}' if len(rows) > 1 else job.label
       jobs.setdefault(folder, job._replace(label=label))
@@ -91,7 +111,7 @@ def reproduce(workdir):
     print('This part is finished; --collect draws when all are.')
     return
   runs = {
-    name: grid.collect(ARTIFACTS[name], of_one, NUM_SEEDS.value, workdir)
+    name: grid.collect(ARTIFACTS[name], of_one, seeds[name], workdir)
     for name, of_one in rows.items()
   }
   command = ' '.join(['python -m rethink_gen.reproduce', *sys.argv[1:]])
@@ -116,6 +136,26 @@ def pick(rows):
     for name, of_one in rows.items()
   }
   return {name: of_one for name, of_one in picked.items() if of_one}
+
+
+def change(rows):
+  """The rows with --precision and --set on top of what each of them changes."""
+  changes = dict(map(command_line.parse_change, SET.value))
+  if PRECISION.value:
+    changes['precision'] = PRECISION.value
+  if not changes:
+    return rows
+  changed = {
+    name: [row._replace(changes=row.changes | changes) for row in of_one]
+    for name, of_one in rows.items()
+    if grid.kind_of(ARTIFACTS[name]) is training
+  }
+  if not changed:
+    raise BadInput(
+      f'{", ".join(rows)} trains nothing that --precision and --set could change; leave '
+      'them out.'
+    )
+  return changed
 
 
 def take_shard(jobs):

@@ -223,7 +223,7 @@ def _read_config(folder):
       f'({", ".join(sorted(unknown))}); take the version that made the run.'
     )
   try:
-    config.update_from_flattened_dict(config_lib.flatten(stored))
+    config.update_from_flattened_dict(config_lib.BEFORE | config_lib.flatten(stored))
   except (TypeError, ValueError) as error:
     raise _damaged(folder / 'config.json', error) from None
   return config

@@ -7,6 +7,7 @@ one, and the result does not depend on how many there are, beyond rounding.
 
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,10 +56,10 @@ def optimizer(config, rates):
   steps of the warm-up count towards the fall too.
 
   The penalty weight_decay/2 * |w|^2 acts through its gradient, before momentum, on kernels
-  alone: biases and batch normalization's offsets are free of it.
+  alone, all of them or some: biases and batch normalization's offsets are free of it.
 
   Args:
-    config: what is compiled in: momentum, the fall, the warm-up.
+    config: what is compiled in: momentum, the fall, the warm-up, which kernels decay.
     rates: the learning rate and the weight decay, which may be traced.
   """
   decay = optax.exponential_decay(
@@ -69,17 +70,33 @@ def optimizer(config, rates):
   )
   warmup = max(config.optimizer.warmup_steps, 1)
 
+  everywhere = config.regularization.weight_decay_on == 'kernels'
+  decays = is_kernel if everywhere else is_hidden_linear_kernel
+
   def schedule(count):
     return decay(count) * jnp.minimum((count + 1) / warmup, 1.0)
 
   return optax.chain(
-    optax.add_decayed_weights(rates.weight_decay, mask=_is_kernel),
+    optax.add_decayed_weights(rates.weight_decay, mask=decays),
     optax.sgd(schedule, config.optimizer.momentum),
   )
 
 
-def _is_kernel(params):
+def is_kernel(params):
+  """A tree of bool: which parameters are kernels."""
   return jax.tree.map_with_path(lambda path, _: path[-1].key == 'kernel', params)
+
+
+def is_hidden_linear_kernel(params):
+  """A tree of bool: which parameters are kernels of linear layers, without the output's."""
+  linear = sorted(
+    (name for name in params if name.startswith('Dense_')),
+    key=lambda name: int(name.removeprefix('Dense_')),
+  )
+  hidden = linear[:-1]
+  return jax.tree.map_with_path(
+    lambda path, _: path[0].key in hidden and path[-1].key == 'kernel', params
+  )
 
 
 def make_initialise(model, transformation, input_shape, steps_per_epoch):
@@ -239,18 +256,26 @@ class Examples(NamedTuple):
   margin: jax.Array  # float32 (n,), the label's logit less the largest other
 
 
+class Totals(NamedTuple):
+  """What a network makes of a split."""
+
+  loss: jax.Array  # float32 (), the mean
+  right: jax.Array  # int32 (), examples classified right
+  active: dict  # {layer: bool (units,)}: ReLU units that are active for some example
+
+
 def make_evaluate(model, prepare, batch_size):
-  """The compiled function evaluate(state, images, labels) -> (mean loss, number right).
+  """The compiled function evaluate(state, images, labels) -> Totals.
 
   The arguments are those of `make_examine`.
   """
   examine = examine_function(model, prepare, batch_size, _split())
-  return jax.jit(lambda *arguments: totals(examine(*arguments)))
+  return jax.jit(lambda *arguments: totals(*examine(*arguments)))
 
 
-def totals(examples):
-  """(mean loss, number right) of Examples."""
-  return examples.loss.mean(), examples.right.sum()
+def totals(examples, active):
+  """The Totals of what an `examine_function` gives."""
+  return Totals(examples.loss.mean(), examples.right.sum(), active)
 
 
 def make_examine(model, prepare, batch_size):
@@ -262,11 +287,15 @@ def make_examine(model, prepare, batch_size):
   """
   replicated = NamedSharding(mesh(), PartitionSpec())
   examine = examine_function(model, prepare, batch_size, _split())
-  return jax.jit(examine, out_shardings=replicated)
+  return jax.jit(lambda *arguments: examine(*arguments)[0], out_shardings=replicated)
 
 
 def examine_function(model, prepare, batch_size, split):
-  """What `make_examine` compiles; `split` is how a batch lies on the devices, or None."""
+  """A function examine(state, images, labels) -> (Examples, active units as in Totals).
+
+  `make_examine` and `make_evaluate` compile it; `split` is how a batch lies on the devices,
+  or None.
+  """
 
   def examine(state, images, labels):
     count = len(labels)
@@ -279,19 +308,49 @@ def examine_function(model, prepare, batch_size, split):
     def examine_batch(number):
       indices = number * size + jnp.arange(size)
       chosen = jnp.minimum(_constrain(indices, split), count - 1)
-      logits = model.apply(variables, prepare(images[chosen]), train=False)
+      logits, active = apply_and_watch(model, variables, prepare(images[chosen]))
       own = jax.nn.one_hot(labels[chosen], logits.shape[-1], dtype=bool)
       others = jnp.where(own, -jnp.inf, logits).max(-1)
-      return Examples(
+      examples = Examples(
         loss=optax.softmax_cross_entropy_with_integer_labels(logits, labels[chosen]),
         right=logits.argmax(-1) == labels[chosen],
         margin=jnp.where(own, logits, 0).sum(-1) - others,
       )
+      return examples, active
 
-    found = jax.lax.map(examine_batch, jnp.arange(batches))
-    return jax.tree.map(lambda x: x.reshape(-1)[:count], found)
+    examples, active = jax.lax.map(examine_batch, jnp.arange(batches))
+    examples = jax.tree.map(lambda x: x.reshape(-1)[:count], examples)
+    return examples, jax.tree.map(lambda x: x.any(0), active)
 
   return examine
+
+
+def apply_and_watch(model, variables, inputs):
+  """(logits, {layer: bool (units,)}) in evaluation: which ReLU units are active at all.
+
+  Only the package's own models say so; for others the dict is empty.
+  """
+  if not isinstance(model, nn.Module):
+    return model.apply(variables, inputs, train=False), {}
+  logits, sown = model.apply(variables, inputs, train=False, mutable=[layers.ACTIVITY])
+  leaves = jax.tree.leaves_with_path(sown.get(layers.ACTIVITY, {}))
+  return logits, {'/'.join(key.key for key in path): leaf for path, leaf in leaves}
+
+
+def dead_units(active):
+  """{'dead_units': share of all ReLU units, 'dead_units/LAYER': share of a layer's, ...}.
+
+  A unit is dead if it is active for none of the training examples; a convolution's unit is
+  a channel, at all of its positions. {} for a model that does not say which are active.
+
+  Args:
+    active: {layer: bool (units,)}.
+  """
+  dead = {layer: ~np.asarray(units) for layer, units in active.items()}
+  if not dead:
+    return {}
+  shares = {f'dead_units/{layer}': float(units.mean()) for layer, units in dead.items()}
+  return {'dead_units': float(np.concatenate([*dead.values()]).mean())} | shares
 
 
 def _split():

@@ -14,12 +14,12 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import config_dict
 
-from rethink_gen import distributed, models, sgd
+from rethink_gen import models, sgd
 from rethink_gen.data import preprocess, streaming
 
 # The fields of a config that the compiled functions depend on.
 PROGRAM = ('model', 'optimizer', 'precision')
-REGULARIZATION = ('dropout_rate',)  # the distortions are the host's
+REGULARIZATION = ('dropout_rate', 'weight_decay_on')  # the distortions are the host's
 
 
 def build(config, source):
@@ -30,7 +30,7 @@ def build(config, source):
   fields = {field: config.to_dict()[field] for field in PROGRAM}
   del fields['optimizer']['learning_rate']  # given to each call, as the weight decay
   fields['regularization'] = {name: config.regularization[name] for name in REGULARIZATION}
-  initialise, step, add_batch = functions(
+  initialise, step, look, add = functions(
     config_dict.FrozenConfigDict(fields),
     source.image_shape,
     source.num_classes,
@@ -53,12 +53,14 @@ def build(config, source):
   def evaluate(state):
     measured = {}
     for name, split in (('train', source.train), ('test', source.test)):
-      totals = distributed.put(np.zeros(3, np.float32), sgd.mesh(), PartitionSpec())
-      for batch in streaming.evaluation_batches(source, config, split, *host):
-        totals = add_batch(totals, state, *on_devices(batch))
-      means = np.asarray(totals, np.float64) / len(split.redrawn)
+      batches = streaming.evaluation_batches(source, config, split, *host)
+      looks = (look(state, *on_devices(batch)) for batch in batches)
+      sums, active = functools.reduce(add, looks)
+      means = np.asarray(sums, np.float64) / len(split.redrawn)
       names = (f'{name}_loss', f'{name}_accuracy', f'{name}_top5_accuracy')
       measured |= dict(zip(names, means.tolist(), strict=True))
+      if name == 'train':
+        measured |= sgd.dead_units(active)
     return measured
 
   return initialise(key), train_to, evaluate, None
@@ -66,12 +68,12 @@ def build(config, source):
 
 @functools.lru_cache(maxsize=4)
 def functions(config, image_shape, num_classes, steps_per_epoch):
-  """(initialise, step, add_batch), compiled once for many runs.
+  """(initialise, step, look, add), compiled once for many runs.
 
   step(state, images (b, s, s, 3), labels (b,), key, rates) is one gradient step.
-  add_batch(totals, state, images, labels, counts (b,)) adds a batch's losses, and how many
-  of its examples are right at the first guess and within five: float32 (3,), exact up to
-  2^24.
+  look(state, images, labels, counts (b,)) gives the sum of a batch's losses and how many of
+  its examples are right at the first guess and within five, float32 (3,), exact up to
+  2^24; and its active units as in `sgd.Totals`. add(look, look) is that of both batches.
 
   Args:
     config: the fields of PROGRAM, less the learning rate, and of the regularization those
@@ -87,9 +89,11 @@ def functions(config, image_shape, num_classes, steps_per_epoch):
     transformation = sgd.optimizer(config, rates)
     return sgd.train_step(model, transformation, state, inputs, labels, key)
 
-  def add_batch(totals, state, images, labels, counts):
+  def look(state, images, labels, counts):
     variables = {'params': state.params, 'batch_stats': state.batch_stats}
-    logits = model.apply(variables, preprocess.scale(images), train=False)
+    # What fills up a batch must not make a unit active that no example does.
+    images = jnp.where(counts[:, None, None, None], images, images[:1])
+    logits, active = sgd.apply_and_watch(model, variables, preprocess.scale(images))
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     own = jnp.take_along_axis(logits, labels[:, None], 1)
     # How many classes are guessed before the right one: of equals the first is, as argmax
@@ -97,14 +101,18 @@ def functions(config, image_shape, num_classes, steps_per_epoch):
     earlier = jnp.arange(num_classes) < labels[:, None]
     before = jnp.where((logits < own) | ((logits == own) & ~earlier), 0, 1).sum(1)
     each = jnp.stack([losses, before == 0, before < 5])
-    return totals + jnp.where(counts, each, 0).sum(1)
+    return jnp.where(counts, each, 0).sum(1), active
+
+  def add(first, second):
+    return first[0] + second[0], jax.tree.map(jnp.logical_or, first[1], second[1])
 
   replicated = NamedSharding(sgd.mesh(), PartitionSpec())
   transformation = sgd.optimizer(config, sgd.Rates(0, 0))
   return (
     sgd.make_initialise(model, transformation, image_shape, steps_per_epoch),
     jax.jit(step, donate_argnums=0, out_shardings=replicated),
-    jax.jit(add_batch, out_shardings=replicated),
+    jax.jit(look, out_shardings=replicated),
+    jax.jit(add, out_shardings=replicated),
   )
 
 

@@ -230,12 +230,15 @@ def answer(stack, requests, compiled, images):
 
 def evaluate(compiled, stack, images):
   """The evaluation of each run of a stack."""
-  train_totals = compiled.evaluate(stack.state, images[0], stack.train_labels)
-  test_totals = compiled.evaluate(stack.state, images[1], stack.test_labels)
-  totals = jax.device_get((*train_totals, *test_totals))
+  totals = jax.device_get(
+    [
+      compiled.evaluate(stack.state, images[0], stack.train_labels),
+      compiled.evaluate(stack.state, images[1], stack.test_labels),
+    ]
+  )
   return [
-    programs.measures(each[:2], each[2:], *map(len, images))
-    for each in zip(*totals, strict=True)
+    programs.measures(*jax.tree.map(lambda x, run=run: x[run], totals), *map(len, images))
+    for run in range(len(stack.keys))
   ]
 
 
@@ -249,7 +252,7 @@ class Compiled(NamedTuple):
   """The functions of `programs.functions`, over a stacked State.
 
   epoch(state, stop, images, labels (r, n), keys (r,), rates of (r,)) -> stacked State;
-  evaluate(state, images, labels (r, n)) -> (mean losses (r,), numbers right (r,));
+  evaluate(state, images, labels (r, n)) -> `sgd.Totals` of (r,) and (r, units);
   examine with the same arguments -> Examples of (r, n).
   """
 
@@ -266,8 +269,8 @@ def functions(program):
   look = sgd.examine_function(model, prepare, programs.EVALUATION_BATCH, None)
   runs = sgd.State(None, *5 * (0,))  # the axis of the runs; their step is common
   epochs = jax.vmap(epoch, (runs, None, None, 0, 0, 0), runs)
-  examinations = jax.vmap(look, (runs, None, 0))
-  evaluations = jax.vmap(lambda *arguments: sgd.totals(look(*arguments)), (runs, None, 0))
+  examinations = jax.vmap(lambda *arguments: look(*arguments)[0], (runs, None, 0))
+  evaluations = jax.vmap(lambda *arguments: sgd.totals(*look(*arguments)), (runs, None, 0))
   spread = functools.partial(jax.shard_map, mesh=sgd.mesh(), check_vma=False)
   epochs = spread(
     epochs, in_specs=(LAYOUT, WHOLE, WHOLE, PARTS, PARTS, PARTS), out_specs=LAYOUT

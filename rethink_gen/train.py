@@ -195,7 +195,7 @@ def fit(config, state, workdir, started, progress, received):
     state = checkpoint.restore(manager, state)
     step = int(state.step)
     records = distributed.on_first(lambda: metrics.resume_records(workdir, step))
-    losses = resume_losses(workdir, step, last_step)
+    steps = resume_steps(workdir, step, last_step)
     fitted = []
     if config.record_examples:
       fitted = examples.read_fitted(workdir, step // steps_per_epoch)
@@ -244,7 +244,8 @@ def fit(config, state, workdir, started, progress, received):
       save, stopping = distributed.agree(int(save), received)
       save = save or stopping or finished
       if first and (save or diverged):  # before the checkpoint, as the records
-        metrics.write_losses(workdir, losses[:step])
+        for name, values in steps.items():
+          metrics.write_steps(workdir, name, values[:step])
         if config.record_examples:
           examples.write_fitted(workdir, fitted)
       if diverged:
@@ -264,15 +265,20 @@ def fit(config, state, workdir, started, progress, received):
         config, state, seconds_per_step, update, received
       )
       before, step = step, int(state.step)
-      losses[before:step] = np.asarray(state.losses)[rest : rest + step - before]
+      taken = slice(rest, rest + step - before)
+      steps['losses'][before:step] = np.asarray(state.losses)[taken]
+      steps['accuracies'][before:step] = (
+        np.asarray(state.correct)[taken] / config.batch_size
+      )
 
 
-def resume_losses(workdir, step, last_step):
-  """float32 (last_step,): the loss of each step on record up to this one, else NaN."""
-  losses = np.full(last_step, np.nan, np.float32)
-  recorded = metrics.read_losses(workdir)[:step]
-  losses[: len(recorded)] = recorded
-  return losses
+def resume_steps(workdir, step, last_step):
+  """{name: float32 (last_step,)} of metrics.OF_STEPS: recorded up to `step`, then NaN."""
+  steps = {name: np.full(last_step, np.nan, np.float32) for name in metrics.OF_STEPS}
+  for name, values in steps.items():
+    recorded = metrics.read_steps(workdir, name)[:step]
+    values[: len(recorded)] = recorded
+  return steps
 
 
 def train_epoch(config, state, seconds_per_step, update, received):
@@ -374,6 +380,8 @@ def stop_signals():
 def summarize(config, dataset, labels_changed, state, records, status):
   """What summary.json says; accuracies are fractions, None where never evaluated.
 
+  dead_units is the share of ReLU units that no training example activates, None for a model
+  that does not tell; dead_layers, {layer: share}, has the layers that are mostly dead.
   chance_accuracy is that of a uniform guess, 1 / classes.
   """
   last = records[-1] if records else {}
@@ -409,6 +417,8 @@ def summarize(config, dataset, labels_changed, state, records, status):
     'generalization_gap': train - test if records else None,
     'best_test_accuracy': max((r['test_accuracy'] for r in records), default=None),
     'steps_to_fit': next(fitted, None),
+    'dead_units': last.get('dead_units'),
+    'dead_layers': metrics.dead_layers(last),
     'seconds': last.get('seconds', 0.0),
     'examples_per_second': statistics.median(speeds) if speeds else None,
     'device': device(),

@@ -34,7 +34,10 @@ def test_configs_follow_the_paper(name):
   assert config.optimizer.decay_factor == 0.95
   assert config.model.batch_norm is batch_norm
   assert config.corruption.mode == 'none'
-  assert not any(config.regularization.values())
+  assert not any(
+    value for name, value in config.regularization.items() if name != 'weight_decay_on'
+  )
+  assert config.model.initialization == 'glorot_uniform'
 
 
 @pytest.mark.parametrize('name', [*PAPER, 'inception_no_bn'])
@@ -137,3 +140,15 @@ def test_differences_name_the_fields_but_not_where_the_data_lies():
   assert config_lib.differences(config, other.to_dict()) == [
     'optimizer.learning_rate: 0.2 there, 0.01 here'
   ]
+
+
+def test_a_run_from_before_there_was_a_choice_of_start_is_another_run():
+  """It started He-normal, so it is neither resumed nor reused as one of today's default."""
+  config = importlib.import_module('configs.alexnet').get_config()
+  stored = config.to_dict()
+  del stored['model']['initialization'], stored['regularization']['weight_decay_on']
+  (difference,) = config_lib.differences(config, stored)
+  assert difference.startswith("model.initialization: 'he_normal' there")
+  config.model.initialization = 'he_normal'
+  assert config_lib.differences(config, stored) == []
+  assert config_lib.changes(config) == config_lib.changes(stored)

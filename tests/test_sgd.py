@@ -144,11 +144,53 @@ def test_evaluation_counts_every_example_once(count):
   """With the last batch partial, whole, or larger than the data."""
   _, model, state, images, labels = make()
   images, labels = images[:count], labels[:count]
-  loss, right = sgd.make_evaluate(model, prepare, 32)(state, images, labels)
+  loss, right, _ = sgd.make_evaluate(model, prepare, 32)(state, images, labels)
   logits = model.apply({'params': state.params}, prepare(images), train=False)
   expected = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
   np.testing.assert_allclose(loss, expected, rtol=1e-5)
   assert right == (logits.argmax(-1) == labels).sum()
+
+
+def test_the_tutorials_weight_decay_is_on_hidden_linear_kernels():
+  model = models.MODELS['alexnet'](10)
+  init = functools.partial(model.init, train=False)
+  params = jax.eval_shape(init, KEY, jnp.zeros((1, 28, 28, 3)))['params']
+  decays = sgd.is_hidden_linear_kernel(params)
+  found = {path[0].key for path, decay in jax.tree.leaves_with_path(decays) if decay}
+  assert found == {'Dense_0', 'Dense_1'}
+  kernels = jax.tree.leaves(sgd.is_kernel(params))
+  assert (sum(kernels), sum(jax.tree.leaves(decays))) == (5, 2)
+
+
+def test_dead_units_are_those_that_no_example_activates():
+  """Units whose incoming weights and biases make them negative on every input."""
+  _, model, state, images, labels = make()
+  evaluate = sgd.make_evaluate(model, prepare, 32)
+  params = jax.tree.map(jnp.copy, state.params)
+  params['Dense_0']['bias'] = params['Dense_0']['bias'].at[:5].set(-1e6)
+  totals = evaluate(state._replace(params=params), images, labels)
+  hidden = prepare(images).reshape(70, -1) @ params['Dense_0']['kernel']
+  alive = ((hidden + params['Dense_0']['bias']) > 0).any(0)
+  assert totals.active.keys() == {'linear_1'}
+  np.testing.assert_array_equal(totals.active['linear_1'], alive)
+  share = 1 - float(alive.mean())
+  assert 5 / 16 <= share < 1
+  assert sgd.dead_units(jax.device_get(totals.active)) == {
+    'dead_units': pytest.approx(share),
+    'dead_units/linear_1': pytest.approx(share),
+  }
+  assert sgd.dead_units({}) == {}
+
+
+def test_a_channel_is_alive_if_it_is_active_at_one_position_of_one_image():
+  model = models.MODELS['alexnet'](10)
+  images = jnp.zeros((3, 8, 8, 1)).at[2, 4, 4, 0].set(1.0)
+  variables = model.init(KEY, images, train=False)
+  kernel = jnp.zeros((5, 5, 1, 64)).at[2, 2, 0, 7].set(1.0)
+  variables['params']['Conv_0']['kernel'] = kernel
+  _, active = sgd.apply_and_watch(model, variables, images)
+  assert list(active) == ['conv_1', 'conv_2', 'linear_1', 'linear_2']
+  assert np.flatnonzero(active['conv_1']).tolist() == [7]
 
 
 def test_weight_decay_is_on_kernels_alone():

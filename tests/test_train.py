@@ -17,7 +17,7 @@ def test_a_run_leaves_what_it_promises(figures, tmp_path):
   written, records, _ = figures(tmp_path / 'run')
   assert {name: summary[name] for name in written} == written
   assert sorted(path.name for path in (tmp_path / 'run').iterdir()) == [
-    *('checkpoints', 'config.json', 'losses.npy', 'metrics.jsonl'),
+    *('accuracies.npy', 'checkpoints', 'config.json', 'losses.npy', 'metrics.jsonl'),
     *('summary.json', 'tensorboard'),
   ]
   assert [record['step'] for record in records] == [6, 12, 18, 24]

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from rethink_gen.models import layers
+from rethink_gen.models.initialization import initializers
 
 
 class AlexNet(nn.Module):
@@ -12,22 +13,28 @@ class AlexNet(nn.Module):
   A module is a 5x5 convolution with 64 channels, ReLU, 3x3 max-pooling with stride 2 and
   local response normalization; then linear layers of 384, 192 and `num_classes`. The paper
   does not state the 64 channels; only 64 gives its 1,387,786 parameters (28x28x3 inputs,
-  10 classes). Kernels start He-normal, biases at zero. Dropout follows 384 and 192.
+  10 classes). Dropout follows 384 and 192. Parameters start by `initialization`, a rule of
+  `models.initialization`; from He-normal kernels most of the second convolution dies.
   """
 
   num_classes: int
+  initialization: str = 'glorot_uniform'
   dropout_rate: float = 0.0
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x, train: bool):
-    for _ in range(2):
-      x = nn.relu(layers.Conv(64, 5, dtype=self.dtype)(x))
+    def start(layer):
+      return initializers(self.initialization, layer)
+
+    for number, layer in enumerate(('first', 'convolution'), 1):
+      x = layers.Conv(64, 5, **start(layer), dtype=self.dtype)(x)
+      x = layers.relu(self, x, f'conv_{number}')
       x = layers.local_response_normalization(layers.max_pool(x))
     x = x.reshape(x.shape[0], -1)
-    for width in (384, 192):
-      x = nn.Dense(width, kernel_init=layers.kernel_init, dtype=self.dtype)(x)
-      x = nn.relu(x)
+    for number, width in enumerate((384, 192), 1):
+      x = nn.Dense(width, **start('linear'), dtype=self.dtype)(x)
+      x = layers.relu(self, x, f'linear_{number}')
       x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
-    x = nn.Dense(self.num_classes, kernel_init=layers.kernel_init, dtype=self.dtype)(x)
+    x = nn.Dense(self.num_classes, **start('output'), dtype=self.dtype)(x)
     return x.astype(jnp.float32)

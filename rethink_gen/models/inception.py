@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from rethink_gen.models import layers
+from rethink_gen.models.initialization import initializers
 
 # A pair is an Inception module (1x1 channels, 3x3 channels), a number a downsample module.
 MODULES = (
@@ -25,6 +26,8 @@ class ConvModule(nn.Module):
   stride: int = 1
   padding: str = 'SAME'
   batch_norm: bool = True
+  initialization: str = 'glorot_uniform'
+  layer: str = 'convolution'  # or 'first', for the initialization
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -35,6 +38,7 @@ class ConvModule(nn.Module):
       self.stride,
       self.padding,
       use_bias=not self.batch_norm,
+      **initializers(self.initialization, self.layer),
       dtype=self.dtype,
     )(x)
     if self.batch_norm:
@@ -47,32 +51,40 @@ class ConvModule(nn.Module):
         use_scale=False,
         dtype=self.dtype,
       )(x)
-    return nn.relu(x)
+    return layers.relu(self, x, 'relu')
 
 
 class Inception(nn.Module):
   """The small Inception: (n, h, w, c) -> logits (n, num_classes).
 
   1,649,402 parameters on 3 channels and 10 classes, with and without batch normalization
-  (Table 1). Kernels start He-normal, biases and offsets at zero. Dropout comes before the
-  last linear layer. Batch statistics are those of the whole batch, on however many devices,
-  or with `batch_norm_per_device`, which `sgd.train_step` looks at, of each device's part.
+  (Table 1). Dropout comes before the last linear layer. Parameters start by
+  `initialization`, a rule of `models.initialization`, offsets at zero. Batch statistics are
+  those of the whole batch, on however many devices, or with `batch_norm_per_device`, which
+  `sgd.train_step` looks at, of each device's part.
   """
 
   num_classes: int
   batch_norm: bool = True
   batch_norm_per_device: bool = False
+  initialization: str = 'glorot_uniform'
   dropout_rate: float = 0.0
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x, train: bool):
-    def conv(features, kernel_size, stride, x):
+    def conv(features, kernel_size, stride, x, layer='convolution'):
       return ConvModule(
-        features, kernel_size, stride, batch_norm=self.batch_norm, dtype=self.dtype
+        features,
+        kernel_size,
+        stride,
+        batch_norm=self.batch_norm,
+        initialization=self.initialization,
+        layer=layer,
+        dtype=self.dtype,
       )(x, train)
 
-    x = conv(96, 3, 1, x)
+    x = conv(96, 3, 1, x, 'first')
     for module in MODULES:
       if isinstance(module, tuple):
         branches = conv(module[0], 1, 1, x), conv(module[1], 3, 1, x)
@@ -81,5 +93,6 @@ class Inception(nn.Module):
       x = jnp.concatenate(branches, axis=-1)
     x = x.mean((1, 2))
     x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
-    x = nn.Dense(self.num_classes, kernel_init=layers.kernel_init, dtype=self.dtype)(x)
+    start = initializers(self.initialization, 'output')
+    x = nn.Dense(self.num_classes, **start, dtype=self.dtype)(x)
     return x.astype(jnp.float32)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from rethink_gen.models import layers
 from rethink_gen.models.inception import ConvModule
+from rethink_gen.models.initialization import initializers
 
 SMALLEST = 75  # pixels of a side: less leaves the last modules nothing
 # A branch is a sequence of convolutions, each (channels, kernel, stride and padding if not
@@ -22,9 +23,10 @@ class InceptionV3(nn.Module):
   after the ReLU can scale as well. A scale for each of its 17,216 channels would make it
   the 23,834,568 of PyTorch's model. Average pooling leaves its padding out.
 
-  Kernels start He-normal, biases and offsets at zero. Dropout comes before the last linear
-  layer. With `aux_head`, training also gives the logits of a small classifier on the last
-  17x17 layer, in the collection layers.AUXILIARY, for `sgd.train_step` to minimize too.
+  Parameters start by `initialization`, a rule of `models.initialization`, offsets at zero.
+  Dropout comes before the last linear layer. With `aux_head`, training also gives the
+  logits of a small classifier on the last 17x17 layer, in the collection layers.AUXILIARY,
+  for `sgd.train_step` to minimize too.
 
   Raises:
     ValueError: when called on images of fewer than 75 pixels a side.
@@ -33,6 +35,7 @@ class InceptionV3(nn.Module):
   num_classes: int
   aux_head: bool = False
   batch_norm_per_device: bool = False
+  initialization: str = 'glorot_uniform'
   dropout_rate: float = 0.0
   dtype: jnp.dtype = jnp.float32
 
@@ -43,13 +46,18 @@ class InceptionV3(nn.Module):
 
     def convs(x, *branch):
       for features, kernel_size, *stride_and_padding in branch:
-        x = ConvModule(features, kernel_size, *stride_and_padding, dtype=self.dtype)(
-          x, train
-        )
+        x = ConvModule(
+          features,
+          kernel_size,
+          *stride_and_padding,
+          initialization=self.initialization,
+          dtype=self.dtype,
+        )(x, train)
       return x
 
     def linear(x):
-      x = nn.Dense(self.num_classes, kernel_init=layers.kernel_init, dtype=self.dtype)(x)
+      start = initializers(self.initialization, 'output')
+      x = nn.Dense(self.num_classes, **start, dtype=self.dtype)(x)
       return x.astype(jnp.float32)
 
     x = layers.max_pool(convs(x, *STEM), 'VALID')

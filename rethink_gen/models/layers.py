@@ -8,6 +8,7 @@ a custom_vjp.
 """
 
 import contextlib
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -26,8 +27,8 @@ FEWEST_MULTIPLICATIONS = 100_000_000
 # A collection of logits, beside a model's own, whose loss helps to train it.
 AUXILIARY = 'auxiliary'
 
-# ReLU layers keep the variance of their input with it (arXiv:1502.01852).
-kernel_init = nn.initializers.he_normal()
+# A collection: which units of each ReLU layer are active for some example of a batch.
+ACTIVITY = 'activity'
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -107,6 +108,20 @@ def whole():
     _WHOLE.pop()
 
 
+def relu(module, x, layer):
+  """max(x, 0): (..., units) -> same. Sows which units are active, where that is asked for.
+
+  Into the collection ACTIVITY of the linen module that calls it, under the layer's name, if
+  that collection is mutable: bool (units,), true where the output of a unit is above zero
+  for any example, in a convolution at any position.
+  """
+  x = nn.relu(x)
+  if module.is_mutable_collection(ACTIVITY) and not module.is_initializing():
+    active = (x > 0).any(range(x.ndim - 1))
+    module.sow(ACTIVITY, layer, active, reduce_fn=lambda _, new: new)
+  return x
+
+
 class Conv(nn.Module):
   """A convolution: (n, h, w, c) -> (n, h', w', d). `kernel_size` is k, or (k, l)."""
 
@@ -115,17 +130,19 @@ class Conv(nn.Module):
   stride: int = 1
   padding: str = 'SAME'
   use_bias: bool = True
+  kernel_init: Callable = nn.initializers.glorot_uniform()
+  bias_init: Callable = nn.initializers.zeros
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x):
     size = self.kernel_size
     size = size if isinstance(size, tuple) else (size, size)
-    kernel = self.param('kernel', kernel_init, (*size, x.shape[-1], self.features))
+    kernel = self.param('kernel', self.kernel_init, (*size, x.shape[-1], self.features))
     x = x.astype(self.dtype)
     x = convolve(x, kernel.astype(self.dtype), self.stride, self.padding)
     if self.use_bias:
-      bias = self.param('bias', nn.initializers.zeros, (self.features,))
+      bias = self.param('bias', self.bias_init, (self.features,))
       x = x + bias.astype(self.dtype)
     return x
 

@@ -1,6 +1,6 @@
 """Figure 1(c): test error against label noise, of the networks of figure 1(b)."""
 
-from rethink_gen.paper import drawing, figure1b, table1
+from rethink_gen.paper import drawing, figure1b, scales, table1
 
 TITLE = 'Figure 1(c): test error grows with label noise'
 ASKED = (
@@ -10,11 +10,12 @@ FOUND = (
   'It rises steadily from the error of each network on true labels to 90 %, that of '
   'guessing one of ten classes. The networks still use what signal is left in the labels.'
 )
+SEEDS = figure1b.SEEDS
 COLUMNS = {'test_error': ('test error', '%', '.2f')}
 CAPTION = (
   'Test error at convergence, as figure 1(b) defines it (or at the end of a run that did '
   'not converge), with the standard deviation over seeds. Dotted: guessing. Rings: the '
-  "paper's errors on true labels (Table 1) and at p = 1."
+  "paper's errors at p = 1, and on true labels (Table 1) where all images are trained on."
 )
 
 
@@ -27,7 +28,10 @@ def rows(scale):
   }
   return [
     row._replace(
-      paper={0.0: true_labels[row.config], 1.0: {'test_error': 90.0}}.get(noise, {})
+      paper={
+        0.0: scales.comparable(true_labels[row.config], row.changes),
+        1.0: {'test_error': 90.0},
+      }.get(noise, {})
     )
     for row in figure1b.rows(scale)
     for _, noise in [figure1b.split(row.name)]
@@ -68,7 +72,9 @@ def findings(entries):
     }
     if errors:
       low, high = min(errors), max(errors)
+      rising = list(errors.values()) == sorted(errors.values())
       yield (
         f'{drawing.NAMES[model]}: {errors[low]:.1f} % at p = {low}, '
-        f'{errors[high]:.1f} % at p = {high}.'
+        f'{errors[high]:.1f} % at p = {high}; the mean '
+        f'{"rises" if rising else "does not rise"} from each noise level to the next.'
       )

@@ -43,7 +43,13 @@ class Run(NamedTuple):
   summary: dict
   records: list  # its evaluations, as in metrics.jsonl
   losses: Any  # float32 (steps,)
+  accuracies: Any = ()  # float32 (steps,), of the batches as they were trained on
   examples: dict | None = None  # as `examples.summarize` gives them, where recorded
+
+
+def num_seeds(artifact, scale):
+  """How many seeds an artifact's claim needs at a scale; 1 where it does not say."""
+  return getattr(artifact, 'SEEDS', {}).get(scale, 1)
 
 
 def kind_of(artifact):
@@ -188,7 +194,8 @@ def read(folder):
     config=json.loads((folder / 'config.json').read_text()),
     summary=json.loads((folder / 'summary.json').read_text()),
     records=metrics.read_records(folder),
-    losses=metrics.read_losses(folder),
+    losses=metrics.read_steps(folder, 'losses'),
+    accuracies=metrics.read_steps(folder, 'accuracies'),
     examples=examples.read(folder),
   )
 
@@ -204,16 +211,18 @@ def make_entries(artifact, rows, runs):
   """One dict a row, as in results.json: the paper's numbers, ours, the difference.
 
   `ours` is the mean over the seeds that ran to their end, `std` their standard deviation
-  (None with one seed). A row without any has no numbers, and its status says why.
+  (None with one seed), `values` the number of each seed. A row without any has no numbers,
+  and its status says why; `dead_layers` is that of `metrics.dead_layers`, over all seeds.
   """
   entries = []
   for row in rows:
     mine = {seed: run for (name, seed), run in runs.items() if name == row.name}
     complete = [s for s, run in mine.items() if run.summary['status'] == 'complete']
     measured = [artifact.measure(runs, row.name, seed) for seed in complete]
-    ours, deviation = {}, {}
+    ours, deviation, each = {}, {}, {}
     for column in artifact.COLUMNS:
-      values = [v for m in measured if (v := m.get(column)) is not None]
+      each[column] = dict(zip(complete, (m.get(column) for m in measured), strict=True))
+      values = [v for v in each[column].values() if v is not None]
       # A mean over some of the seeds alone would be of those that did well.
       whole = values and len(values) == len(mine)
       ours[column] = statistics.mean(values) if whole else None
@@ -234,7 +243,13 @@ def make_entries(artifact, rows, runs):
           if ours[column] is not None
         },
         'std': deviation,
+        'values': each,
         'note': row.note,
+        'dead_layers': {
+          layer: share
+          for run in mine.values()
+          for layer, share in run.summary.get('dead_layers', {}).items()
+        },
         'seeds': sorted(mine),
         'seconds': sum(_cost(run.summary) for run in mine.values()),
         'device': ', '.join(sorted({run.summary['device'] for run in mine.values()})),

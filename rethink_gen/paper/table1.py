@@ -1,7 +1,7 @@
 """Table 1: networks on CIFAR-10, with and without regularizers, and on random labels."""
 
 from rethink_gen import metrics
-from rethink_gen.paper import drawing, scales
+from rethink_gen.paper import differences, drawing, scales
 from rethink_gen.paper.grid import Row
 
 TITLE = 'Table 1: the same networks learn and memorize CIFAR-10'
@@ -54,11 +54,12 @@ def _row(scale, model, crop, decay, random, train_accuracy, test_accuracy):
     changes['regularization.random_crop'] = True
   if decay:
     changes['regularization.weight_decay'] = scales.WEIGHT_DECAY
+  paper = {'train_accuracy': train_accuracy, 'test_accuracy': test_accuracy}
   return Row(
     name=config + '_crop' * crop + '_decay' * decay,
     config=config,
     changes=changes,
-    paper={'train_accuracy': train_accuracy, 'test_accuracy': test_accuracy},
+    paper=scales.comparable(paper, {} if random else changes),
   )
 
 
@@ -91,9 +92,12 @@ def findings(entries):
         f'On {labels} labels ({len(group)} rows) the training accuracy is {at_least}, the '
         f'test accuracy {span} %.'
       )
-  names = {entry['name']: entry['ours']['test_accuracy'] for entry in measured}
-  for name, with_decay in names.items():
+  values = {entry['name']: entry['values']['test_accuracy'] for entry in measured}
+  for name in values:
     base = name.removesuffix('_decay')
-    if name != base and base in names:
-      gain = with_decay - names[base]
-      yield f'Weight decay changes the test accuracy of {base} by {gain:+z.2f} points.'
+    if name != base and base in values:
+      gain = differences.paired(values[name], values[base])
+      yield (
+        f'Weight decay changes the test accuracy of {base} by '
+        f'{differences.describe(gain, "points")}.'
+      )

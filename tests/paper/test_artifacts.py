@@ -5,9 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rethink_gen import config as config_lib
 from rethink_gen import train
 from rethink_gen.paper import (
+  ARTIFACTS,
   appendix_e,
+  differences,
   drawing,
   figure1a,
   figure1b,
@@ -59,13 +62,96 @@ def test_figure_1a_averages_over_about_a_hundred_steps_at_full_scale():
   assert figure1a.interval(make_run(np.zeros(65 * 390))) == 101
 
 
+def fitted_at(step):
+  """A run that is evaluated at one step, where everything is right; nothing on batches."""
+  return make_run(records=[{'step': step, 'train_accuracy': 1.0}], steps_per_epoch=10)
+
+
+def make_climb(accuracy, every, threshold=0.99):
+  """A run of 20 steps an epoch whose batches are as right as accuracy(step), without noise.
+
+  It is evaluated every so many of at most 400 steps, and stops at the threshold.
+  """
+  records = []
+  for step in range(every, 401, every):
+    records.append({'step': step, 'train_accuracy': float(accuracy(step))})
+    if records[-1]['train_accuracy'] >= threshold:
+      break
+  batches = accuracy(np.arange(1, records[-1]['step'] + 1)).astype(np.float32)
+  return make_run(records=records, steps_per_epoch=20)._replace(accuracies=batches)
+
+
+@pytest.mark.parametrize('every', [20, 60, 100])
+def test_steps_to_fit_are_interpolated_by_the_batches(every):
+  """On a straight climb to 0.99 at step 247, evaluated after one, three or five epochs."""
+  run = make_climb(lambda step: np.minimum(0.1 + 0.89 * step / 247, 1), every)
+  assert run.records[-1]['step'] > 250
+  assert figure1b.steps_to_fit(run) == pytest.approx(247, abs=5)  # a quarter of an epoch
+
+
+@given(st.integers(40, 380), st.floats(0.9, 0.99))
+def test_steps_to_fit_where_batches_are_less_right_than_the_whole_set(step, share):
+  """As they are, each being classified before its own step."""
+  run = make_climb(lambda steps: np.clip(np.asarray(steps) / step, 0, 1), 20)
+  run = run._replace(accuracies=run.accuracies * np.float32(share))
+  found = figure1b.steps_to_fit(run)
+  last = run.records[-1]['step']
+  assert last - 20 < found <= last
+  assert found == pytest.approx(0.99 * step, abs=10)  # half an epoch
+
+
+def test_without_the_accuracies_of_batches_the_step_of_the_evaluation_counts():
+  run = make_climb(lambda step: np.minimum(np.asarray(step) / 247, 1), 20)
+  assert figure1b.steps_to_fit(run._replace(accuracies=())) == 260
+  assert figure1b.steps_to_fit(fitted_at(100)) == 100
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.integers(1, 50))
+def test_smoothed_is_the_mean_around_each_step(values, width):
+  smooth = figure1b.smoothed(np.array(values), width)
+  assert smooth.shape == (len(values),)
+  half = (min(width, len(values)) - 1) // 2
+  for center in range(half, len(values) - half):
+    around = values[center - half : center + half + 1]
+    assert smooth[center] == pytest.approx(np.mean(around), abs=1e-9)
+
+
+def test_differences_are_of_the_seeds_that_both_rows_have():
+  first, second = {0: 5.0, 1: 7.0, 2: None, 3: 1.0}, {0: 4.0, 1: 4.0, 2: 1.0}
+  difference = differences.paired(first, second)
+  assert difference == (2.0, pytest.approx(1.0), 2)
+  assert differences.describe(difference, 'points') == (
+    '+2.00 ± 1.00 points (standard error, 2 seeds)'
+  )
+  assert differences.paired({0: 1.0}, {1: 1.0}) is None
+  one = differences.paired({0: 1.0}, {0: 1.5})
+  assert differences.describe(one, 'steps') == '-0.50 steps (one run each)'
+
+
+@pytest.mark.parametrize('name', ['table1', 'figure1c', 'figure2b'])
+def test_test_accuracies_of_subsets_have_no_number_of_the_paper_beside_them(name):
+  for row in ARTIFACTS[name].rows('laptop'):
+    beside = any('test' in column for column in row.paper)
+    guessing = row.config.endswith('random') or row.name.endswith('_1.0')
+    between = name == 'figure1c' and not row.name.endswith(('_0.0', '_1.0'))
+    whole = 'dataset.num_train' not in row.changes
+    assert beside is ((whole or guessing) and not between)
+
+
+def test_figure_2b_changes_batch_normalization_alone():
+  for scale in scales.SCALES:
+    with_it, without = (training.make_settings(row, 0) for row in figure2b.rows(scale))
+    (difference,) = config_lib.differences(with_it, without)
+    assert difference.startswith('model.batch_norm')
+
+
 def test_figure_1b_compares_with_true_labels_of_the_same_model_and_seed():
   runs = {
-    ('alexnet_0.0', 0): make_run(steps_to_fit=100),
-    ('alexnet_0.0', 1): make_run(steps_to_fit=200),
-    ('alexnet_0.5', 0): make_run(steps_to_fit=150),
-    ('alexnet_0.5', 1): make_run(steps_to_fit=None),
-    ('mlp_1x512_0.5', 0): make_run(steps_to_fit=150),
+    ('alexnet_0.0', 0): fitted_at(100),
+    ('alexnet_0.0', 1): fitted_at(200),
+    ('alexnet_0.5', 0): fitted_at(150),
+    ('alexnet_0.5', 1): make_run(records=[{'step': 300, 'train_accuracy': 0.5}]),
+    ('mlp_1x512_0.5', 0): fitted_at(150),
   }
 
   def slowdown(name, seed):
@@ -151,8 +237,10 @@ def test_appendix_e_takes_the_running_accuracy_where_batches_are_augmented():
   assert measured == {
     'inception_random_decay': 100.0,
     'alexnet_random_decay': 100.0,
+    'alexnet_random_tutorial_decay': 100.0,
     'mlp_3x512_random_decay': 100.0,
     'mlp_1x512_random_decay': 100.0,
+    'mlp_1x512_random_decay_0.0005': 100.0,
     'inception_random_crop': 50.0,
     'inception_random_flip_rotate': 50.0,
   }

@@ -1,0 +1,131 @@
+"""How training starts from each initialization: loss and dead units after some steps.
+
+  python -m benchmarks.starts --models=alexnet,mlp_1x512 --output=results/starts
+
+The trial behind the default of `config.model.initialization`. Every config, rule and seed
+trains on all of CIFAR-10 for a few hundred steps, as `rethink_gen.main` would. It reports
+training loss and dead ReLU units alone: no test example is looked at. One line of JSON a
+run is appended to OUTPUT/starts.jsonl; runs recorded there are not repeated. The means over
+seeds are in OUTPUT/table.md.
+"""
+
+import json
+import pathlib
+import time
+
+import jax
+import numpy as np
+from absl import app, flags, logging
+
+from benchmarks import ours
+from rethink_gen import programs, sgd
+from rethink_gen.models.initialization import RULES
+
+MODELS = flags.DEFINE_list('models', ['mlp_1x512', 'mlp_3x512', 'alexnet'], 'Configs.')
+RULES_TRIED = flags.DEFINE_list('rules', list(RULES), 'Initializations.')
+SEEDS = flags.DEFINE_integer('seeds', 3, 'Seeds 0, 1, ... of each.', lower_bound=1)
+STEPS = flags.DEFINE_integer('steps', 500, 'Gradient steps.', lower_bound=1)
+RATES = flags.DEFINE_list('rates', None, "Learning rates; the config's by default.")
+OUTPUT = flags.DEFINE_string('output', 'runs/starts', 'The folder of what is measured.')
+LAST = 50  # steps whose mean loss is reported
+EXAMINED = 5_000  # training examples over which a unit must be active once to be alive
+
+
+def main(_):
+  logging.set_verbosity(logging.WARNING)
+  folder = pathlib.Path(OUTPUT.value)
+  folder.mkdir(parents=True, exist_ok=True)
+  file = folder / 'starts.jsonl'
+  done = read(file)
+  for model in MODELS.value:
+    for rate in RATES.value or [None]:
+      for rule in RULES_TRIED.value:
+        for seed in range(SEEDS.value):
+          config = make_config(model, rule, seed, rate)
+          key = (model, config.optimizer.learning_rate, rule, seed, STEPS.value)
+          if key not in done:
+            done[key] = measure(config, STEPS.value)
+            with open(file, 'a') as lines:
+              lines.write(json.dumps([*key, done[key]]) + '\n')
+            print(*key, done[key], flush=True)
+  table = make_table(done)
+  (folder / 'table.md').write_text(table)
+  print(table)
+
+
+def make_config(model, rule, seed, rate):
+  config = ours.make_config(model, 128, num_train=None)
+  config.seed = seed
+  config.model.initialization = rule
+  if rate:
+    config.optimizer.learning_rate = float(rate)
+  return config
+
+
+def measure(config, steps):
+  """{what is reported of one run}; losses are None once they are no longer finite."""
+  dataset = ours.load(config)
+  program = programs.make(config, dataset)
+  started = time.monotonic()
+  losses = np.zeros(0)
+  with programs.matmul_precision(config):
+    state, train_to, _, _ = programs.build(config, dataset, program)
+    while len(losses) < steps and np.isfinite(losses).all():
+      # Up to the end of the epoch at most, and ten steps at first: some diverge at once.
+      chunk = 10 if not losses.size else len(state.losses)
+      first = len(losses)
+      stop = min(first + chunk, steps, (first // len(state.losses) + 1) * len(state.losses))
+      state = train_to(state, stop)
+      found = np.asarray(state.losses)[first % len(state.losses) :][: stop - first]
+      losses = np.concatenate([losses, found])
+    evaluate = programs.functions(program)[2]
+    totals = evaluate(state, dataset.x_train[:EXAMINED], dataset.y_train[:EXAMINED])
+  finite = bool(np.isfinite(losses).all())
+  return {
+    'loss': float(losses[-LAST:].mean()) if finite else None,
+    'highest_loss': float(losses.max()) if finite else None,
+    'diverged_at': None if finite else int(np.argmin(np.isfinite(losses))) + 1,
+    'seconds': time.monotonic() - started,
+    **sgd.dead_units(jax.device_get(totals.active)),
+  }
+
+
+def read(file):
+  """{(model, rate, rule, seed, steps): what was measured}."""
+  lines = file.read_text().splitlines() if file.exists() else []
+  return {tuple(key): found for *key, found in map(json.loads, lines)}
+
+
+def make_table(done):
+  """Markdown: a row for each model, rate and rule, over its seeds."""
+  groups = {}
+  for (model, rate, rule, _, steps), found in done.items():
+    groups.setdefault((model, rate, rule, steps), []).append(found)
+  lines = [
+    '| config | learning rate | initialization | steps | seeds | training loss '
+    '| highest loss | dead units, worst layer (%) | all layers (%) |',
+    '|' + '---|' * 9,
+  ]
+  for (model, rate, rule, steps), runs in groups.items():
+    figures = [f'{model} | {rate:g} | {rule} | {steps} | {len(runs)}']
+    diverged = [run['diverged_at'] for run in runs if run['diverged_at']]
+    if diverged:
+      figures += [f'{len(diverged)} diverged, at step {min(diverged)} at the earliest']
+      figures += ['', '', '']
+    else:
+      losses = [run['loss'] for run in runs]
+      spread = f' ± {np.std(losses, ddof=1):.3f}' if len(runs) > 1 else ''
+      worst = [
+        max(share for name, share in run.items() if name.startswith('dead_units/'))
+        for run in runs
+      ]
+      figures.append(f'{np.mean(losses):.3f}{spread}')
+      figures.append(f'{max(run["highest_loss"] for run in runs):.2f}')
+      figures.append(' '.join(f'{100 * share:.0f}' for share in worst))
+      figures.append(' '.join(f'{100 * run["dead_units"]:.1f}' for run in runs))
+    lines.append(f'| {" | ".join(figures)} |')
+  return '\n'.join(lines) + '\n'
+
+
+if __name__ == '__main__':
+  app.run(main)
