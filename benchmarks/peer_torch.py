@@ -10,7 +10,6 @@ autocast, which leaves the weights in float32 as ours does; float32 has products
 """
 
 import itertools
-import math
 import os
 import time
 from collections.abc import Callable
@@ -147,7 +146,7 @@ class Inception(nn.Module):
 def create(model_config, image_shape, num_classes):
   """The nn.Module of `config.model`, on the device: (n, *image_shape) -> logits.
 
-  Kernels start He-normal, biases at zero, from the same distribution as ours.
+  Kernels start Glorot-uniform and biases at zero, as ours do by default.
   """
   height, width, channels = image_shape
   if model_config.name == 'mlp':
@@ -163,8 +162,7 @@ def create(model_config, image_shape, num_classes):
     network = Inception(channels, num_classes, model_config.batch_norm is not False)
   for layer in network.modules():
     if isinstance(layer, nn.Conv2d | nn.Linear):
-      deviation = math.sqrt(2 / layer.weight[0].numel()) / 0.87962566103423978
-      nn.init.trunc_normal_(layer.weight, std=deviation, a=-2 * deviation, b=2 * deviation)
+      nn.init.xavier_uniform_(layer.weight)
       if layer.bias is not None:
         nn.init.zeros_(layer.bias)
   return network.to(DEVICE, memory_format=torch.channels_last)

@@ -176,6 +176,16 @@ def test_the_conclusion_on_random_labels(train, test, words):
   assert said.endswith('and guessing in 10.00%.')
 
 
+def test_layers_that_are_mostly_dead_are_said_in_a_sentence(capsys):
+  record = {'dead_units': 0.3, 'dead_units/conv_1': 0.5, 'dead_units/conv_2': 38 / 64}
+  dead = metrics.dead_layers(record)
+  assert dead == {'conv_2': 38 / 64}
+  metrics.print_summary(SUMMARY | {'dead_layers': dead}, 'runs/x')
+  assert 'Dead: 59.38% of conv_2 (ReLU units that no training' in capsys.readouterr().out
+  metrics.print_summary(SUMMARY, 'runs/x')  # of a version that did not look
+  assert 'Dead' not in capsys.readouterr().out
+
+
 def test_the_closing_table_fits_a_pipe_and_a_narrow_terminal(capsys):
   metrics.print_summary(SUMMARY | {'steps_to_fit': 780}, 'runs/x')
   said = capsys.readouterr().out

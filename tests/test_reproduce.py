@@ -194,6 +194,23 @@ def test_seeds_give_a_mean_and_a_spread(reproduce, tmp_path):
   assert '±' in done.stdout
 
 
+def test_what_is_set_is_in_every_run_and_result(reproduce, tmp_path):
+  done = reproduce(
+    *('--artifact=table1', '--rows=mlp_1x512,mlp_1x512_decay', '--scale=smoke'),
+    *('--precision=bfloat16', '--set=optimizer.momentum=0.5', '--set=model.width=8'),
+    f'--workdir={tmp_path}',
+  )
+  assert done.returncode == 0, done.stderr
+  rows = results(tmp_path, 'table1')
+  assert len(rows) == 2
+  for row in rows:
+    assert row['changes']['precision'] == 'bfloat16'
+    assert row['changes']['optimizer.momentum'] == 0.5
+  configs = [json.loads(path.read_text()) for path in tmp_path.glob('runs/*/config.json')]
+  assert {config['model']['width'] for config in configs} == {8}
+  assert {config['precision'] for config in configs} == {'bfloat16'}
+
+
 def test_a_dry_run_lists_what_would_run_and_writes_nothing(whole, reproduce, tmp_path):
   arguments = ('--artifact=all', '--scale=full', '--dry_run')
   done = reproduce(*arguments, f'--workdir={tmp_path / "new"}')
@@ -219,6 +236,12 @@ def test_a_dry_run_lists_what_would_run_and_writes_nothing(whole, reproduce, tmp
     (('--artifact=table1', '--shard=1/2', '--collect'), 'one of them'),
     (('--artifact=table1', '--num_seeds=0'), 'num_seeds'),
     (('--artifact=table1', '--collect'), 'no finished run'),
+    (('--artifact=table1', '--set=nonsense=1'), 'optimizer.learning_rate'),
+    (('--artifact=table1', '--set=seed'), 'FIELD=VALUE'),
+    (('--artifact=table1', '--set=batch_size=many'), 'a whole number'),
+    (('--artifact=table1', '--set=batch_size=0'), 'a number of examples'),
+    (('--artifact=table1', '--precision=float64'), 'bfloat16'),
+    (('--artifact=theorem1', '--precision=bfloat16'), 'trains nothing'),
     (('--artifact=table1', 'more'), "'more'"),
     (('--artifact=table1', '--nonsense=1'), 'nonsense'),
   ],

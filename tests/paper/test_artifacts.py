@@ -89,7 +89,7 @@ def test_steps_to_fit_are_interpolated_by_the_batches(every):
   assert figure1b.steps_to_fit(run) == pytest.approx(247, abs=5)  # a quarter of an epoch
 
 
-@given(st.integers(40, 380), st.floats(0.9, 0.99))
+@given(st.integers(120, 380), st.floats(0.9, 0.99))
 def test_steps_to_fit_where_batches_are_less_right_than_the_whole_set(step, share):
   """As they are, each being classified before its own step."""
   run = make_climb(lambda steps: np.clip(np.asarray(steps) / step, 0, 1), 20)
