@@ -82,15 +82,16 @@ def _load(*data_set):
 def suspicion(examples, ranking):
   """(n,): the larger, the later an example was fitted, or the more often forgotten.
 
+  Examples that were never fitted, or for `last_fitted` are wrong at the end, come last and
+  are equally suspicious.
+
   Args:
     examples: as `examples.summarize` gives them.
     ranking: one of RANKINGS.
   """
   values = examples[ranking]
-  if ranking == 'forgotten':
-    return values
-  fitted = values > 0 if ranking == 'first_fitted' else examples['right']
-  return np.where(fitted, values, values.max() + 1)
+  fitted = examples['right'] if ranking == 'last_fitted' else examples['first_fitted'] > 0
+  return np.where(fitted, values, values[fitted].max(initial=0) + 1)
 
 
 def curve(run, wrong, ranking):
