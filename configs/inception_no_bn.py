@@ -5,7 +5,8 @@
 Paper: 100.0 % training, 82.00 % test accuracy.
 All 50,000 images want a GPU: RESULTS.md says what was measured.
 The learning rate is ours: from a He-normal start the 0.1 of the paper's Inceptions diverges
-within ten steps, 0.03 learns no faster than 0.01 and less steadily (RESULTS.md).
+within ten steps, and 100 steps on 512 random labels end at a loss of 2.274 with 0.03 and
+of 2.243 with 0.01, in one run each (RESULTS.md).
 """
 
 from configs import inception
