@@ -1,4 +1,4 @@
-"""Linear classifiers of digits, one with a heavy penalty: they do not fit random labels.
+"""Linear classifiers of digits, one with a heavy penalty: they did not fit random labels.
 
   python notebooks/audit_linear.py
 

@@ -26,22 +26,36 @@ def summarize(fitted, last):
   Returns:
     first_fitted and last_fitted, int32: the epochs, from 1, after which it was right for
     the first time, and after which it was right for the last time without having been
-    right an epoch before; 0: never. forgotten, int32: how often it was wrong after it had
-    been right an epoch before (arXiv:1812.05159, definition 2.1). loss and margin,
-    float32, and right, bool: at the end.
+    right an epoch before; 0: never. forgotten, float32: as `count_forgotten` gives it. loss
+    and margin, float32, and right, bool: at the end.
   """
   before = np.zeros_like(fitted)
   before[1:] = fitted[:-1]
   learned = fitted & ~before
   ever, epochs = learned.any(0), len(fitted)
+  first_fitted = np.where(ever, learned.argmax(0) + 1, 0).astype(np.int32)
   return {
-    'first_fitted': np.where(ever, learned.argmax(0) + 1, 0).astype(np.int32),
+    'first_fitted': first_fitted,
     'last_fitted': np.where(ever, epochs - learned[::-1].argmax(0), 0).astype(np.int32),
-    'forgotten': (~fitted & before).sum(0, dtype=np.int32),
+    'forgotten': count_forgotten(first_fitted, (~fitted & before).sum(0)),
     'loss': np.asarray(last.loss),
     'right': np.asarray(last.right),
     'margin': np.asarray(last.margin),
   }
+
+
+def count_forgotten(first_fitted, lost):
+  """float32 (n,): how often each example was forgotten; infinity if it was never fitted.
+
+  As in arXiv:1812.05159: an example is forgotten where it is wrong after it had been right
+  an epoch before (definition 2.1), and one that was never right ranks before all others
+  (section 3), although it was never lost.
+
+  Args:
+    first_fitted: int (n,), 0 where an example was never right.
+    lost: (n,), how often an example that had been right an epoch before was wrong.
+  """
+  return np.where(first_fitted > 0, lost, np.inf).astype(np.float32)
 
 
 def write_fitted(workdir, rows):
@@ -94,6 +108,8 @@ def read(workdir):
       found = {name: file[name] for name in file}
     if len({array.shape for array in found.values()}) != 1:
       raise ValueError('its arrays are not of the same examples')
+    # Older files have 0 for examples that were never fitted.
+    found['forgotten'] = count_forgotten(found['first_fitted'], found['forgotten'])
   except Exception as error:  # of many kinds, from an archive that is damaged
     reason = ' '.join(str(error).split())[:100] or type(error).__name__
     raise BadInput(

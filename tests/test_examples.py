@@ -32,8 +32,15 @@ def test_the_history_of_an_example_by_hand(fitted):
         first, last = first or epoch, epoch
       forgotten += before and not right
       before = right
+    forgotten = forgotten if first else np.inf  # never learned: arXiv:1812.05159, section 3
     names = ('first_fitted', 'last_fitted', 'forgotten', 'right')
     assert [found[n][example] for n in names] == [first, last, forgotten, history[-1]]
+
+
+def test_an_older_file_has_its_never_fitted_examples_as_forgotten_most(tmp_path):
+  old = {'first_fitted': [2, 0, 1], 'last_fitted': [2, 0, 5], 'forgotten': [0, 0, 2]}
+  np.savez(tmp_path / examples.EXAMPLES, **{n: np.int32(v) for n, v in old.items()})
+  assert examples.read(tmp_path)['forgotten'].tolist() == [0, np.inf, 2]
 
 
 def test_what_is_examined_is_what_is_evaluated(tmp_path):

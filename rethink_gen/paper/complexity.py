@@ -1,6 +1,11 @@
-"""Section 2.2: which measures of complexity tell true labels from random ones."""
+"""Section 2.2: which measures of complexity tell true labels from random ones.
+
+Networks are compared where they have the same training loss. After as many epochs those
+on random labels would be less far, and norms and margins would differ for that alone.
+"""
 
 import functools
+import math
 
 import numpy as np
 
@@ -13,9 +18,9 @@ from rethink_gen.theory import complexity
 
 TITLE = 'Section 2.2: measures of complexity on true and on random labels'
 ASKED = (
-  'The same network, trained in the same way, generalizes on true labels and cannot on '
-  'random ones. Which measures of complexity differ between the two, as one that explains '
-  'generalization must?'
+  'The same network, trained in the same way to the same training loss, generalizes on '
+  'true labels, and on random ones nothing could. Which measures of complexity differ '
+  'between the two, as one that explains generalization must?'
 )
 FOUND = (
   'Rademacher complexity, the VC dimension and uniform stability do not depend on the '
@@ -27,22 +32,30 @@ COLUMNS = {
   'true_range': ('range', '', '.2g'),
   'random_labels': ('random labels', '', '.4g'),
   'random_range': ('its range', '', '.2g'),
+  'change': ('random less true', '', '+.3g'),
+  'change_error': ('standard error', '', '.1g'),
   'separates': ('separates them (1: yes)', '', '.0f'),
 }
 CAPTION = (
   'Each measure over its mean on true labels; a dot is a network, or a pair of networks '
-  'whose samples differ in one example. What is not positive is not drawn. In the table: '
-  'the mean and the range, largest less smallest. A measure separates true from random '
-  'labels if the two ranges do not meet; were the labels without effect, with five '
-  'networks each this would happen to one measure in 126.'
+  'whose samples differ in one example. What is not positive is not drawn. Networks are '
+  'trained up to the first step at which the loss over the training set is at or below the '
+  'one that is given, and at most 1 % below it. In the table: the mean and the range, '
+  'largest less smallest; the mean difference between networks of one initialization and '
+  'order of examples, with its standard error. A measure separates true from random labels '
+  'if the two ranges do not meet. If all ten values were independent draws from one '
+  'distribution, this would happen to one measure in 126, and to at least one of nine in '
+  'at most 7 % of such tables.'
 )
 # The measures that are looked for in a row, in the words of the table's remark.
 MEASURES = {
+  'train_loss': 'what is held equal: cross-entropy over the training set, in nats',
+  'steps': 'gradient steps that it took to come to this loss',
   'train_error': 'what is to be explained: share of the training set',
   'test_error': 'what is to be explained: share of the test set',
   'rademacher': 'agreement with random signs after training on them; does not see labels',
   'rademacher_bound': 'on test less training error, with two classes; 1 is vacuous',
-  'vc_bound': 'upper bound on the VC dimension with one output; does not see labels',
+  'vc_bound': 'of the class: no more inputs are labelled in every way; sees no labels',
   'uniform_stability': 'largest change of a loss when one example is replaced',
   'average_stability': 'the mean change over the test images',
   'margin': 'its 5 % quantile over the training set',
@@ -55,15 +68,16 @@ MEASURES = {
 }
 QUANTILE = 0.05  # of the margins: the smallest of all hangs on a single example
 # Settings that are of the measurement; all others are fields of the networks' config.
-OWN = ('measure', 'num_networks', 'confidence')
+OWN = ('measure', 'num_networks', 'confidence', 'train_loss')
 NETWORK = {
   'dataset.name': 'cifar10',
   'dataset.num_test': None,
   'model.name': 'mlp',
   'model.depth': 1,
   'model.width': 512,
-  'num_epochs': 100,
-  'eval_every': 100,  # a network is looked at when it has ended
+  'num_epochs': 200,  # at most; on random signs, where only the agreement counts, all
+  'eval_every': 200,  # those are looked at when they have ended
+  'train_loss': 0.01,  # every label is fitted there
 }
 SCALES = {
   'smoke': {
@@ -71,17 +85,26 @@ SCALES = {
     'dataset.num_train': 96,
     'dataset.num_test': 96,
     'batch_size': 32,
-    'num_epochs': 4,
-    'eval_every': 4,
+    'num_epochs': 200,
+    'eval_every': 200,
+    'train_loss': 0.1,
     'num_networks': 2,
   },
   'laptop': {'dataset.num_train': 2_000, 'num_networks': 5},
   'full': {'dataset.num_train': 49_000, 'model.depth': 3, 'num_networks': 5},
 }
 SAYS = {
-  'smoke': 'An MLP 1x512 on 96 handwritten digits, two networks a kind, four epochs.',
-  'laptop': 'An MLP 1x512 on 2,000 images of CIFAR-10, five networks a kind, 100 epochs.',
-  'full': 'An MLP 3x512 on 49,000 images of CIFAR-10, five networks a kind, 100 epochs.',
+  'smoke': (
+    'An MLP 1x512 on 96 handwritten digits, two networks a kind, at a training loss of 0.1.'
+  ),
+  'laptop': (
+    'An MLP 1x512 on 2,000 images of CIFAR-10, five networks a kind, at a training loss of '
+    '0.01.'
+  ),
+  'full': (
+    'An MLP 3x512 on 49,000 images of CIFAR-10, five networks a kind, at a training loss '
+    'of 0.01.'
+  ),
 }
 EXAMPLES_PER_SECOND = 12_000  # in training, on two cores
 
@@ -107,6 +130,10 @@ def check(settings):
     raise BadInput(f'measure is {measure!r}, but it must be one of {", ".join(MEASURES)}.')
   if not isinstance(networks, int) or networks < 2:
     raise BadInput(f'num_networks is {networks!r}, but a range takes 2 or more.')
+  if not 0 < (settings.get('train_loss') or 0) < math.inf:
+    raise BadInput(
+      f'train_loss is {settings.get("train_loss")!r}, but it must be a positive number.'
+    )
   if not 0 < settings.get('confidence', 0) < 1:
     raise BadInput(
       f'confidence is {settings.get("confidence")!r}, but it must be a probability above 0 '
@@ -141,7 +168,7 @@ def check(settings):
 
 def expected_seconds(settings):
   """Mostly the training of the networks that this measure is the first to ask for."""
-  networks = {'train_error': 2, 'rademacher': 1, 'uniform_stability': 2}
+  networks = {'train_loss': 2, 'rademacher': 1, 'uniform_stability': 2}
   trained = networks.get(settings['measure'], 0) * settings['num_networks']
   examples = settings['dataset.num_train'] * settings['num_epochs']
   return 5 + trained * (3 + examples / EXAMPLES_PER_SECOND)
@@ -159,7 +186,8 @@ def compute(settings, folder, say):
     say: say(line) shows progress.
 
   Returns:
-    {column: number} of COLUMNS, and true_values and random_values, a list each.
+    {column: number} of COLUMNS, and true_values and random_values, a list each, in which
+    values of the same place are of one initialization and order of examples.
   """
   measure = settings['measure']
   networks = folder.parent / 'networks'
@@ -171,11 +199,15 @@ def compute(settings, folder, say):
       of_labels(measure, settings, mode, networks, say)
       for mode in ('none', 'random_labels')
     )
+  changes = np.subtract(random, true)
+  deviation = np.std(changes, ddof=1) if len(changes) > 1 else 0.0
   return {
     'true_labels': float(np.mean(true)),
     'true_range': max(true) - min(true),
     'random_labels': float(np.mean(random)),
     'random_range': max(random) - min(random),
+    'change': float(np.mean(changes)),
+    'change_error': float(deviation / len(changes) ** 0.5),
     'separates': float(max(true) < min(random) or max(random) < min(true)),
     'true_values': true,
     'random_values': random,
@@ -183,7 +215,7 @@ def compute(settings, folder, say):
 
 
 def make_config(settings, mode, number):
-  """The ConfigDict of the so-manyth network of this seed, on labels of this mode."""
+  """The config of network `number` for this seed, with labels corrupted by `mode`."""
   config = config_lib.default()
   fields = {field: settings[field] for field in settings if field not in OWN}
   config.update_from_flattened_dict(fields | {'corruption.mode': mode})
@@ -231,8 +263,8 @@ def of_class(measure, settings, networks, say):
 def of_pairs(measure, settings, mode, networks, say):
   """[value a pair]: networks trained with one example, and with another in its place.
 
-  The number of the pair is the index of the example. Initialisation and order of examples
-  are the same for both.
+  The number of the pair is the index of the example. Initialization and order of examples
+  are the same for both, and both are trained to the same training loss.
   """
   values = []
   for number in range(settings['num_networks']):
@@ -242,7 +274,9 @@ def of_pairs(measure, settings, mode, networks, say):
     if measure == 'uniform_stability':  # any input counts
       images = np.concatenate([images, dataset.x_train, spare[0][None]])
     before, after = (
-      complexity.outputs(complexity.train_network(config, data, networks), images)
+      complexity.outputs(
+        complexity.train_network(config, data, networks, settings['train_loss']), images
+      )
       for data in (dataset, replaced)
     )
     changes = complexity.loss_changes(before, after)
@@ -253,14 +287,22 @@ def of_pairs(measure, settings, mode, networks, say):
 
 
 def of_networks(measure, settings, mode, networks, say):
-  """[value a network], each on its own initialisation, order and labels if random."""
+  """[value a network], each on its own initialization, order and labels if random."""
   values = []
   for number in range(settings['num_networks']):
     config, dataset, _ = load(settings, mode, number)
-    network = complexity.train_network(config, dataset, networks)
+    network = complexity.train_network(config, dataset, networks, settings['train_loss'])
     values.append(float(OF_NETWORK[measure](network)))
     say(f'{mode}, network {number + 1}/{settings["num_networks"]}: {values[-1]:.4g}')
   return values
+
+
+def train_loss(network):
+  """The mean cross-entropy over the training set, in nats."""
+  outputs = complexity.outputs(network, network.dataset.x_train).astype(float)
+  largest = outputs.max(-1, keepdims=True)
+  logarithms = np.log(np.exp(outputs - largest).sum(-1)) + largest[:, 0]
+  return np.mean(logarithms - outputs[np.arange(len(outputs)), network.dataset.y_train])
 
 
 def error(network, split):
@@ -283,6 +325,8 @@ def normalized_margin(network):
 
 
 OF_NETWORK = {
+  'train_loss': train_loss,
+  'steps': lambda network: network.step,
   'train_error': lambda network: error(network, 'train'),
   'test_error': lambda network: error(network, 'test'),
   'margin': margin,
@@ -338,22 +382,28 @@ def findings(entries):
   if 'vc_bound' in ours:
     count = settings['vc_bound']['dataset.num_train']
     times = ours['vc_bound']['true_labels'] / count
-    yield f'The VC bound is {times:,.0f} times the number of training examples.'
+    yield (
+      'No set of more inputs than the VC bound is labelled in every way by the networks of '
+      f'this architecture. It is {times:,.0f} times the number of training examples, so it '
+      'bounds no error, and it is the same for every network of the class.'
+    )
   if 'uniform_stability' in ours:
     count = settings['uniform_stability']['dataset.num_train']
     numbers = ours['uniform_stability']
     largest = max(numbers['true_labels'], numbers['random_labels'])
     yield (
-      f'One example of {count:,} replaced changes some loss by {largest:.2f} on average '
-      f'over the pairs; a bound needs far less than 1/sqrt(n) = {count**-0.5:.3f}.'
+      f'One example of {count:,} replaced changes some loss by {largest:.2f}, the mean '
+      'over the pairs, on the labels where it is larger; a bound needs far less than '
+      f'1/sqrt(n) = {count**-0.5:.3f}.'
     )
   if 'normalized_margin' in ours and ours['normalized_margin']['true_labels'] > 0:
     lowest = 1 / ours['normalized_margin']['true_labels']
     yield (
-      'The leading term of the margin bound, 1 over the normalized margin, is '
-      f'{lowest:,.0f} on true labels (below 1 it would say something).'
+      'The leading term of the margin bound without its constants and logarithms, 1 over '
+      f'the normalized margin, is {lowest:,.0f} on true labels; a bound of 1 or more says '
+      'nothing.'
     )
-  outcomes = ('train_error', 'test_error')
+  outcomes = ('train_loss', 'steps', 'train_error', 'test_error')
   for separates, words in ((1, 'Separate'), (0, 'Do not separate')):
     ratios = [
       f'{name} ({numbers["random_labels"] / (numbers["true_labels"] or np.nan):.2f})'

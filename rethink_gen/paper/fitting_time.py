@@ -27,7 +27,7 @@ FOUND = (
 )
 MODEL = 'mlp_1x512'
 NOISE_LEVELS = (0.1, 0.4, 0.8)
-NUM_EPOCHS = 80  # as on random labels, of which the MLP then fits 99 %
+NUM_EPOCHS = 80  # as on random labels, of which the MLP then fits 99 % (RESULTS.md)
 # What ranks the examples, the most suspicious last: its name in legends and sentences.
 RANKINGS = {
   'first_fitted': 'first fit',
@@ -44,12 +44,13 @@ COLUMNS = {'wrong_labels': ('wrong labels', '%', '.2f')} | {
 }
 CAPTION = (
   'The training examples in order of suspicion: those that were fitted last, or forgotten '
-  'most often, first. Precision is the share of wrong labels among so many of them, '
-  'recall the share of all wrong labels that is among them; the dots are where half are '
-  'found. Dotted: the share of labels that are wrong, the precision of a guess. First fit '
-  'is the first epoch after which the network gives an example its label, last fit the '
-  'one from which on it keeps doing so; an example without comes after all others. A '
-  'label that was drawn anew and came out as it was is not wrong.'
+  'most often, first. Precision is the share of wrong labels among those taken so '
+  'far, recall the share of all wrong labels that is among them; the dots are where half '
+  'are found. Dotted: the share of labels that are wrong, the precision of a guess. First '
+  'fit is the first epoch after which the network gives an example its label, last fit the '
+  'one from which on it keeps doing so; an example without comes after all others. An '
+  'example that was never right counts as forgotten most often, as in arXiv:1812.05159. A '
+  'label that was drawn again and came out as it was is not wrong.'
 )
 OF_CIFAR10 = f'The MLP 1×512 on all of CIFAR-10, {NUM_EPOCHS} epochs.'
 SAYS = {'smoke': scales.SAYS['smoke'], 'laptop': OF_CIFAR10, 'full': OF_CIFAR10}
@@ -82,15 +83,16 @@ def _load(*data_set):
 def suspicion(examples, ranking):
   """(n,): the larger, the later an example was fitted, or the more often forgotten.
 
+  Examples that were never fitted, or for `last_fitted` are wrong at the end, come last and
+  are equally suspicious.
+
   Args:
     examples: as `examples.summarize` gives them.
     ranking: one of RANKINGS.
   """
   values = examples[ranking]
-  if ranking == 'forgotten':
-    return values
-  fitted = values > 0 if ranking == 'first_fitted' else examples['right']
-  return np.where(fitted, values, values.max() + 1)
+  fitted = examples['right'] if ranking == 'last_fitted' else examples['first_fitted'] > 0
+  return np.where(fitted, values, values[fitted].max(initial=0) + 1)
 
 
 def curve(run, wrong, ranking):
@@ -166,7 +168,7 @@ def findings(entries):
       )
       yield (
         f'At p = {noise}, where {ours["wrong_labels"]:.1f} % of the labels are wrong, '
-        f'ranking by {RANKINGS[best]} finds them best, with an average precision of '
-        f'{averages[best]:.1f} %, and half of them with a precision of '
-        f'{ours[f"{best}_precision"]:.1f} % (average precision {others}).'
+        f'of the three rankings {RANKINGS[best]} has the largest average precision, '
+        f'{averages[best]:.1f} % ({others}); it finds half of them with a precision of '
+        f'{ours[f"{best}_precision"]:.1f} %.'
       )

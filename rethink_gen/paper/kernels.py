@@ -5,21 +5,23 @@ import math
 import time
 
 import numpy as np
+import scipy  # which imports its parts where they are first used
 
 from rethink_gen import metrics
 from rethink_gen.data import sources
 from rethink_gen.errors import BadInput
 from rethink_gen.theory import features, interpolation
 
-TITLE = 'Kernel machines on MNIST: fitted exactly, and good'
-
 COLUMNS = {
   'train_error': ('training error', '%', '.2f'),
   'test_error': ('test error', '%', '.2f'),
+  'standard_error': ('its standard error', '%', '.2f'),
   'norm': ('norm', '', ',.0f'),
   'ridge_test_error': ('test error, best ridge', '%', '.2f'),
+  'ridge_p_value': ('p of the ridge against none', '', '.2g'),
   'iterations': ('iterations', '', ',.0f'),
-  'residual': ('relative residual', '', '.0e'),
+  'residual': ('relative residual', '', '.2e'),
+  'interpolates': ('interpolates (1: yes)', '', '.0f'),
   'seconds_to_interpolate': ('seconds to interpolate', '', ',.0f'),
   'condition': ('condition number, at least', '', '.1e'),
   'peak_gib': ('peak memory (GiB)', '', '.1f'),
@@ -132,7 +134,8 @@ def compute(settings, folder, say):
 
   Returns:
     bandwidth, seconds of the parts, and `path`: for every ridge its errors (fractions),
-    norms, iterations and whether it interpolates.
+    norms, iterations, the numbers of the test examples that it gets wrong, and without a
+    ridge whether it interpolates.
   """
   data = split(sources.load(settings['dataset']), settings)
   targets = np.eye(data.num_classes, dtype=np.float32)[data.y_train].T
@@ -164,9 +167,12 @@ def compute(settings, folder, say):
       path=folder / f'ridge_{ridge:g}.npz',
       watch=lambda *now, ridge=ridge: watch(ridge, *now),
     )
-    path.append(summarize(gram, alpha, targets, ridge, history, settings['tolerance']))
+    point = summarize(gram, alpha, targets, ridge, history, settings['tolerance'])
+    wrong = misclassified(gram, alpha, labels)[: settings['num_test']]
+    path.append(point | {'wrong': np.flatnonzero(wrong).tolist()})
   return {
     'num_train': gram.layout.examples,
+    'num_test': settings['num_test'],
     'bandwidth': bandwidth,
     'seconds_of': seconds,
     'path': path,
@@ -261,10 +267,15 @@ def choose_bandwidth(train, labels, bandwidths, folder, say):
   return best
 
 
+def misclassified(gram, alpha, labels):
+  """bool (n,): which of the test examples, and then those held out, are wrong."""
+  guesses = np.argmax(np.asarray(interpolation.predict(gram.tests, alpha)), 0)
+  return guesses[: len(labels)] != labels
+
+
 def test_errors(gram, alpha, labels, num_test):
   """{'test_error', and where examples are held out 'held_out_error'}, fractions."""
-  guesses = np.argmax(np.asarray(interpolation.predict(gram.tests, alpha)), 0)
-  wrong = guesses[: len(labels)] != labels
+  wrong = misclassified(gram, alpha, labels)
   errors = {'test_error': float(wrong[:num_test].mean())}
   if len(labels) > num_test:
     errors['held_out_error'] = float(wrong[num_test:].mean())
@@ -304,10 +315,30 @@ def summarize(gram, alpha, targets, ridge, history, tolerance):
   return point
 
 
+def mcnemar(one, other):
+  """Two-sided p of McNemar's exact test of two classifiers on one test set.
+
+  If both had the same error, each example on which only one is wrong would be as likely
+  one's as the other's.
+
+  Args:
+    one, other: the numbers of the examples that each gets wrong.
+  """
+  only_one, only_other = set(one) - set(other), set(other) - set(one)
+  discordant = len(only_one) + len(only_other)
+  return scipy.stats.binomtest(len(only_one), discordant).pvalue if discordant else 1.0
+
+
+def standard_error(error, count):
+  """Of an error, a fraction, that was measured on `count` examples."""
+  return math.sqrt(error * (1 - error) / count)
+
+
 def measure(runs, name, seed):
   """The numbers at ridge 0, and the least test error of those with a ridge.
 
-  Where examples are held out, these choose the ridge.
+  Where examples are held out, these choose the ridge; else the test set does, so its
+  p value is too small by up to a factor of the number of ridges.
   """
   summary = runs[name, seed].summary
   exact = next((point for point in summary['path'] if point['ridge'] == 0), None)
@@ -316,6 +347,11 @@ def measure(runs, name, seed):
   if exact:
     measured |= {c: exact[c] for c in ('norm', 'iterations', 'residual', 'condition')}
     measured |= {c: 100 * exact[c] for c in ('train_error', 'test_error')}
+    error = standard_error(exact['test_error'], summary['num_test'])
+    measured |= {
+      'standard_error': 100 * error,
+      'interpolates': float(exact['interpolates']),
+    }
     parts = summary['seconds_of']
     measured['seconds_to_interpolate'] = (
       parts['gram'] + parts['low_rank'] + exact['seconds']
@@ -323,6 +359,8 @@ def measure(runs, name, seed):
   if ridged:
     best = min(ridged, key=lambda point: point.get('held_out_error', point['test_error']))
     measured |= {'ridge_test_error': 100 * best['test_error'], 'ridge': best['ridge']}
+  if exact and ridged:
+    measured['ridge_p_value'] = mcnemar(exact['wrong'], best['wrong'])
   return measured
 
 

@@ -16,8 +16,8 @@ ASKED = (
 )
 FOUND = (
   'Started at zero, SGD stays in the span of the data, where there is one solution: that '
-  'of least norm. And the Hessian of the loss is the same at every solution, so flatness '
-  'cannot tell them apart.'
+  'of least norm. And the Hessian of the loss is the same at every solution, so flatness, '
+  'as the Hessian measures it, cannot tell them apart.'
 )
 COLUMNS = {
   'loss': ('training loss', '', '.1e'),

@@ -3,7 +3,8 @@
 Zhang et al. 2017, Section 2.2: Rademacher complexity, the VC dimension and uniform
 stability do not look at the labels, so they cannot say why the same network generalizes
 on true labels and not on random ones. Margins, norms of the weights and the distance from
-the initialisation do look at them.
+the initialization do look at them. They grow while the training loss falls, so networks
+are compared where their training loss is the same, not after as many epochs.
 
 The norms are of fully connected networks. Training, outputs, Rademacher complexity and
 stability are of any model of the package.
@@ -18,15 +19,17 @@ import time
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from rethink_gen import checkpoint, metrics, models, programs, train, workdirs
 from rethink_gen import config as config_lib
-from rethink_gen import metrics, models, programs, train, workdirs
 from rethink_gen.data import preprocess
 from rethink_gen.data.sources import Dataset
 from rethink_gen.errors import BadInput
 
 BATCH = 1_000  # images whose outputs are computed at a time
+TOLERANCE = 0.01  # how far below the training loss that was asked for, relative to it
 
 
 class Network(NamedTuple):
@@ -37,41 +40,119 @@ class Network(NamedTuple):
   initial: Any  # parameters before the first step
   params: Any  # and after the last
   batch_stats: Any  # running statistics of batch normalization, or {}
+  step: int  # of the last step
 
 
-def train_network(config, dataset, folder):
+def train_network(config, dataset, folder, loss=None):
   """Trains a network on a Dataset; one that `folder` already holds is read instead.
 
   Args:
     config: a ConfigDict of the shape of `config.default`. What it says of the data set and
       its corruption is not looked at, but for the crop: `dataset` is what is learned.
     dataset: uint8 images and int32 labels, in memory.
-    folder: where networks are kept, each in a folder named by a digest of its config and
-      data, so that nothing is trained twice and an interrupted training goes on.
+    folder: where networks are kept, each in a folder named by a digest of its config, data
+      and loss, so that nothing is trained twice and an interrupted training is resumed.
+    loss: the mean cross-entropy over the training set, in nats, at which to stop, as
+      `learn_to_loss` does; None: train config.num_epochs.
 
   Returns:
     A Network.
 
   Raises:
-    BadInput: for a config or data that cannot be used, and when training diverges.
+    BadInput: for a config or data that cannot be used, when training diverges, and when it
+      does not come to the loss.
     train.Interrupted: after SIGTERM or SIGINT, with the state saved.
   """
   config_lib.validate(config)
   train.check_data(config, dataset)
-  workdir = pathlib.Path(folder).absolute() / digest(config, dataset)
+  name = digest(config, dataset) + ('' if loss is None else f'-{loss:g}')
+  workdir = pathlib.Path(folder).absolute() / name
   workdir.mkdir(parents=True, exist_ok=True)
   with workdirs.only_writer(workdir):
     metrics.write_json(workdir / 'config.json', config.to_dict())
     initial = jax.device_get(programs.build(config, dataset)[0].params)
-    started = time.monotonic()
-    state, _, status = train.learn(config, dataset, workdir, started, metrics.silence)
+    if loss is None:
+      started = time.monotonic()
+      state, _, status = train.learn(config, dataset, workdir, started, metrics.silence)
+    else:
+      state, status = learn_to_loss(config, dataset, workdir, loss)
   if status == 'diverged':
     raise BadInput(
       f'Training diverged at step {int(state.step):,}; take a smaller '
       'optimizer.learning_rate.'
     )
   params, batch_stats = jax.device_get((state.params, state.batch_stats))
-  return Network(config, dataset, initial, params, batch_stats)
+  return Network(config, dataset, initial, params, batch_stats, int(state.step))
+
+
+def learn_to_loss(config, dataset, workdir, target):
+  """Trains until the loss over the training set is at most `target`, and barely below it.
+
+  Epochs are trained whole. The first that ends at or below the target is trained once more
+  from its start, a step at a time, up to the first step that is at or below it.
+
+  Args:
+    config, dataset: as for `train_network`.
+    workdir: an existing folder, for checkpoints. One at or below the target is the last.
+    target: the loss, above 0.
+
+  Returns:
+    (state, status): the last State, and 'complete' or 'diverged'.
+
+  Raises:
+    BadInput: when config.num_epochs do not suffice, and when a single step leads further
+      below the target than TOLERANCE.
+    train.Interrupted: after SIGTERM or SIGINT, with the state saved.
+  """
+  with (
+    train.stop_signals() as received,
+    programs.matmul_precision(config),
+    checkpoint.open_manager(workdir) as manager,
+  ):
+    state, train_to, _, examine = programs.build(config, dataset)
+
+    def measure():
+      return float(np.mean(examine(state).loss, dtype=float))
+
+    state, saved = checkpoint.restore(manager, state), time.monotonic()
+    epoch = len(state.losses)  # in steps
+    last_step = epoch * config.num_epochs
+    loss, before = measure(), None
+    if loss <= target and not int(state.step):
+      raise BadInput(
+        f'The training loss is {loss:.4g} before the first step, at or below {target:g} '
+        'already; take a smaller loss.'
+      )
+    while loss > target and int(state.step) < last_step:
+      stopping, age = received[:1], time.monotonic() - saved  # a signal can come anywhere
+      if stopping or train.is_checkpoint_due(config, int(state.step) // epoch, age):
+        checkpoint.save(manager, state)
+        saved = time.monotonic()
+      if stopping:
+        raise train.Interrupted(*stopping)
+      before = jax.tree.map(jnp.copy, state)  # training uses up the state it is given
+      state = train_to(state, int(state.step) + epoch)
+      loss = measure()
+    if not math.isfinite(loss):
+      return state, 'diverged'
+    if loss > target:
+      raise BadInput(
+        f'The training loss is {loss:.4g} after {config.num_epochs:,} epochs, not yet '
+        f'{target:g}; take more epochs or a larger loss.'
+      )
+    if before is not None:
+      state, loss = before, math.inf
+      while loss > target:
+        state = train_to(state, int(state.step) + 1)
+        loss = measure()
+      if loss < (1 - TOLERANCE) * target:
+        raise BadInput(
+          f'Step {int(state.step):,} takes the training loss to {loss:.4g}, more than '
+          f'{TOLERANCE:.0%} below {target:g}, where the networks are to be compared; take '
+          'a smaller optimizer.learning_rate or a smaller loss.'
+        )
+      checkpoint.save(manager, state)
+    return state, 'complete'
 
 
 def digest(config, dataset):
@@ -87,7 +168,7 @@ def digest(config, dataset):
 
 def outputs(network, images):
   """float32 (n, classes): the network's outputs on uint8 images (n, h, w, c)."""
-  config, dataset, _, params, batch_stats = network
+  config, dataset, _, params, batch_stats, _ = network
   return predict(config, dataset.num_classes, params, batch_stats, images)
 
 
@@ -193,11 +274,17 @@ def rademacher_bound(complexity, count, confidence):
 def vc_bound(widths):
   """An upper bound on the VC dimension of the fully connected ReLU networks.
 
+  It is about the class of all networks of these widths, whatever their parameters: no set
+  of more inputs is labelled in every way by them. It says nothing of the network that
+  training finds, and not that a set of this size exists.
+
   Bartlett, Harvey, Liaw & Mehrabian (arXiv:1703.02930), Theorem 7 with ReLU's two linear
   pieces: L + S log2(4 e R log2(2 e R)), which is O(W L log W), where W parameters lie in L
   layers, S is the sum over i of the parameters in layers 1 to i, and R the sum of i times
-  the units of layer i. No constant is left open; theirs are taken. Their lower bound,
-  W L log2(W / L) / 640, says that it cannot be much better.
+  the units of layer i. No constant is left open; theirs are taken. Their lower bound, of
+  the order of W L log(W / L), is about existence: for enough layers and parameters there
+  is some ReLU network with such a VC dimension. It says nothing of a given network, and
+  so not how loose this bound is for it.
 
   Args:
     widths: inputs, units of each hidden layer. The output is one unit, whose sign is the

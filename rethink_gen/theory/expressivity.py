@@ -1,4 +1,4 @@
-"""A ReLU network with 2n + d weights for any labels of n points in d dimensions.
+"""A ReLU network with 2n + d weights to choose for any labels of n points in d dimensions.
 
 Theorem 1 and its corollary (section 4, appendix C) as a construction, not a training: a
 direction a makes the inputs numbers z_i = <a, x_i>, and on a line a piecewise linear
@@ -24,9 +24,11 @@ class Interpolator(nn.Module):
   The first hidden layer sees z = <a, x>, and every hidden unit is max(z - threshold, 0).
   Depth 2 sums them with n weights. Of depth k, each of k - 1 hidden layers has n / (k - 1)
   of the units, rounded up, and three that carry on what later layers need: z itself,
-  from the lowest threshold up, and the two signs of the sum so far. So there are
-  2n + d weights to choose at every depth, the width is n / (k - 1) + 3, and the weights of
-  the carrying units are 1 and -1.
+  from the lowest threshold up, and the two signs of the sum so far. So the width is
+  n / (k - 1) + 3, and there are 2n + d weights to choose at every depth. At depths above
+  two there are others that depend on neither points nor labels: those of the carrying
+  units and those that hand z to each unit, all 1 or -1. With them there are O(n + d), as
+  the corollary has it.
   """
 
   num_points: int
@@ -169,7 +171,7 @@ def evaluate(model, params, inputs, dtype=np.float64):
 
 
 def count_weights(params):
-  """2n + d: all numbers that were chosen."""
+  """2n + d: all numbers that were chosen; the fixed weights of 1 and -1 do not count."""
   return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 

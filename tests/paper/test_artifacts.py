@@ -22,6 +22,7 @@ from rethink_gen.paper import (
   scales,
   table1,
   table2,
+  theorem1,
   training,
 )
 from rethink_gen.paper.grid import Run
@@ -246,6 +247,17 @@ def test_appendix_e_takes_the_running_accuracy_where_batches_are_augmented():
   }
 
 
+@pytest.mark.parametrize('scale', scales.SCALES)
+def test_the_paper_has_2n_plus_d_weights_for_two_layers_alone(scale):
+  """Theorem 1 is of depth two; its corollary says O(n + d) for every depth."""
+  rows = {row.name: row for row in theorem1.rows(scale)}
+  size, dimensions = (500, 64) if scale == 'smoke' else (50_000, 3_072)
+  assert rows.pop('depth_2').paper['weights'] == 2 * size + dimensions
+  for row in rows.values():
+    assert 'weights' not in row.paper
+    assert 'O(n + d)' in row.note
+
+
 def make_examples(**columns):
   right = np.array(columns.pop('right'), bool)
   return {'right': right} | {name: np.array(values) for name, values in columns.items()}
@@ -257,6 +269,8 @@ def test_what_is_never_fitted_is_the_most_suspicious():
   )
   ranked = fitting_time.suspicion(examples, 'first_fitted')
   assert np.argsort(-ranked).tolist() == [2, 1, 3, 0]
+  never = examples | {'forgotten': np.float32([0, 3, np.inf, 1])}
+  assert fitting_time.suspicion(never, 'forgotten').tolist() == [0, 3, 4, 1]
   # One that was fitted once and is wrong at the end is not fitted for good.
   assert fitting_time.suspicion(examples, 'last_fitted').tolist() == [4, 3, 5, 5]
 

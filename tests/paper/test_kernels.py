@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rethink_gen.errors import BadInput
-from rethink_gen.paper import cifar_kernel, grid, kernels, mnist_kernel
+from rethink_gen.paper import cifar_kernel, grid, kernels, mnist_kernel, report
 from rethink_gen.theory import interpolation
 
 ARTIFACTS = pytest.mark.parametrize('artifact', [mnist_kernel, cifar_kernel])
@@ -73,6 +73,51 @@ def test_the_interpolant_has_the_largest_norm_of_the_path(finished):
       for point in points:
         squares = np.square(point['norms']).sum()
         assert squares == pytest.approx(point['norm'] ** 2)
+
+
+def test_mcnemar_by_hand():
+  # Nine examples on which only one of the two is wrong, one of them the second's.
+  one, other = [0, 1, *range(10, 18)], [0, 1, 20]
+  by_hand = 2 * (1 + 9) / 2**9
+  assert kernels.mcnemar(one, other) == pytest.approx(by_hand)
+  assert kernels.mcnemar(other, one) == pytest.approx(by_hand)
+  assert kernels.mcnemar(one, one) == 1
+
+
+def test_the_table_says_what_interpolates_and_how_sure_it_is(finished):
+  for artifact, runs in finished.items():
+    for name, seed in runs:
+      path = runs[name, seed].summary['path']
+      measured = kernels.measure(runs, name, seed)
+      assert measured.keys() <= artifact.COLUMNS.keys() | {'ridge'}
+      if path[0]['ridge'] == 0:
+        exact = path[0]
+        fits = exact['residual'] <= 1e-3 and exact['train_error'] == 0
+        assert measured['interpolates'] == fits
+        assert len(exact['wrong']) == pytest.approx(300 * exact['test_error'])
+        error = exact['test_error']
+        assert measured['standard_error'] == pytest.approx(
+          100 * (error * (1 - error) / 300) ** 0.5
+        )
+        assert 0 <= measured['ridge_p_value'] <= 1
+
+
+def test_a_residual_just_above_the_tolerance_does_not_interpolate():
+  """As of the wavelets on MNIST: 1.0856e-3 with every training example right."""
+  exact = {'ridge': 0, 'residual': 1.0856e-3, 'interpolates': False, 'wrong': []}
+  exact |= dict.fromkeys(('train_error', 'test_error'), 0.0)
+  exact |= dict.fromkeys(('norm', 'iterations', 'condition', 'seconds'), 1.0)
+  seconds = {'gram': 1.0, 'low_rank': 1.0}
+  summary = {'path': [exact], 'num_test': 10, 'peak_gib': 1.0, 'seconds_of': seconds}
+  summary |= {'status': 'complete', 'seconds': 1.0, 'device': 'cpu'}
+  runs = {('gabor', 0): types.SimpleNamespace(summary=summary)}
+  rows = [row for row in mnist_kernel.rows('laptop') if row.name == 'gabor']
+  entries = grid.make_entries(mnist_kernel, rows, runs)
+  header, [line] = report.make_table(mnist_kernel.COLUMNS, entries)
+  shown = dict(zip(header, line, strict=True))
+  assert shown['relative residual'] == '1.09e-03'
+  assert shown['interpolates (1: yes)'] == '0'
+  assert 'does not count as interpolated' in next(iter(mnist_kernel.findings(entries)))
 
 
 def test_where_examples_are_held_out_they_choose_the_ridge():

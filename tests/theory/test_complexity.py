@@ -1,5 +1,6 @@
 import itertools
 import math
+import signal
 
 import jax
 import numpy as np
@@ -157,12 +158,12 @@ def test_vc_bound_by_hand():
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 50), min_size=2, max_size=6))
-def test_vc_bound_lies_above_the_lower_bound_and_grows(widths):
+def test_vc_bound_lies_above_what_these_networks_shatter_and_grows(widths):
   bound = complexity.vc_bound(widths)
-  sizes = [*widths, 1]
-  parameters = sum((n + 1) * m for n, m in itertools.pairwise(sizes))
-  depth = len(widths)
-  assert bound >= depth * parameters * math.log2(parameters / depth) / 640
+  # A unit whose bias keeps it active passes a linear function on: d + 1 inputs.
+  assert bound >= widths[0] + 1
+  if len(widths) == 2:
+    assert bound >= widths[1]  # as many points on a line, by Theorem 1
   assert complexity.vc_bound([*widths[:-1], widths[-1] + 1]) > bound
 
 
@@ -253,6 +254,76 @@ def test_a_network_is_trained_once_and_is_that_of_a_run(tmp_path, monkeypatch):
   again = complexity.train_network(config, dataset, tmp_path)
   for other in (elsewhere, again):  # the same bits: what is left is the replaced example
     assert complexity.distance(other.params, network.params) == 0
+
+
+@pytest.fixture(scope='module')
+def stopped(tmp_path_factory):
+  """{corruption mode: Network} at a training loss of 1, and their folder."""
+  folder = tmp_path_factory.mktemp('stopped')
+  networks = {}
+  for mode in ('none', 'random_labels'):
+    changes = {'optimizer__learning_rate': 0.003, 'corruption__mode': mode}
+    config = make_config(num_epochs=300, **changes)
+    networks[mode] = complexity.train_network(config, make_data(config), folder, loss=1.0)
+  return networks, folder
+
+
+def test_networks_stop_at_one_training_loss_whatever_the_labels(stopped):
+  networks, _ = stopped
+  for network in networks.values():
+    x, y = network.dataset.x_train, network.dataset.y_train
+    logits = complexity.outputs(network, x).astype(float)
+    losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(y)), y]
+    assert 1 - complexity.TOLERANCE <= losses.mean() <= 1 + 1e-6
+  # After as many epochs their losses would differ.
+  assert networks['none'].step < networks['random_labels'].step
+  # The step before was above it, and the path is that of training.
+  network = networks['none']
+  state, train_to, evaluate, _ = programs.build(network.config, network.dataset)
+  for step in range(1, network.step):
+    state = train_to(state, step)
+  assert evaluate(state)['train_loss'] > 1
+  state = train_to(state, network.step)
+  assert complexity.distance(jax.device_get(state.params), network.params) == 0
+
+
+def test_a_stopped_network_is_read_and_an_interrupted_one_resumed(stopped, monkeypatch):
+  networks, folder = stopped
+  network = networks['none']
+  elsewhere = folder / 'interrupted'
+  again = complexity.train_network(network.config, network.dataset, folder, loss=1.0)
+  assert again.step == network.step
+  assert complexity.distance(again.params, network.params) == 0
+  with monkeypatch.context() as patch:
+    due = itertools.count()
+
+    def interrupt(*_):
+      if next(due) == 5:
+        signal.raise_signal(signal.SIGTERM)
+      return False
+
+    patch.setattr(train, 'is_checkpoint_due', interrupt)
+    with pytest.raises(train.Interrupted):
+      complexity.train_network(network.config, network.dataset, elsewhere, loss=1.0)
+  [saved] = elsewhere.glob('*/checkpoints')
+  assert [path.name for path in saved.iterdir() if path.name.isdigit()] == ['12']
+  resumed = complexity.train_network(network.config, network.dataset, elsewhere, loss=1.0)
+  assert resumed.step == network.step
+  assert complexity.distance(resumed.params, network.params) == 0
+
+
+@pytest.mark.parametrize(
+  ('changes', 'loss', 'words'),
+  [
+    ({'num_epochs': 2}, 0.3, 'after 2 epochs, not yet 0.3'),
+    ({'num_epochs': 600}, 0.3, 'more than 1% below 0.3'),
+    ({}, 9.0, 'before the first step, at or below 9'),
+  ],
+)
+def test_a_training_loss_that_is_not_met_is_refused(changes, loss, words, tmp_path):
+  config = make_config(**changes)
+  with pytest.raises(BadInput, match=words):
+    complexity.train_network(config, make_data(config), tmp_path, loss)
 
 
 def test_other_labels_other_images_or_another_config_are_another_network():

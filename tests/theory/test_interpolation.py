@@ -8,7 +8,9 @@ import jax
 import numpy as np
 import pytest
 from hypothesis import strategies as st
+from scipy.spatial import distance
 
+from rethink_gen.data import sources
 from rethink_gen.errors import BadInput
 from rethink_gen.theory import interpolation
 
@@ -64,6 +66,18 @@ def test_blocks_hold_what_a_loop_over_pairs_gives(data, block, monkeypatch):
   np.testing.assert_allclose(tests, gaussian(test, train), atol=1e-6)
   landmarks = np.concatenate(gram.landmarks)[:N]
   np.testing.assert_allclose(landmarks, gaussian(train, train[[3, 20]]), atol=1e-6)
+
+
+def test_rounding_hardly_moves_the_smallest_eigenvalue():
+  """What the head of the module says of float32, on 300 digits."""
+  images = sources.load('digits').x_train[:300].reshape(300, -1) / 255
+  features = (images - images.mean(0)).astype(np.float32)
+  rounded = np.asarray(interpolation.kernel(features, features, BANDWIDTH), np.float64)
+  squares = distance.cdist(*2 * [features.astype(np.float64)]) ** 2
+  exact = np.exp(-BANDWIDTH * squares)
+  assert np.linalg.norm(rounded - exact, 2) < 1e-5
+  least, of_exact = (np.linalg.eigvalsh(matrix)[0] for matrix in (rounded, exact))
+  assert abs(least - of_exact) < 1e-6 < of_exact
 
 
 def test_half_of_the_matrix_is_stored(data):
