@@ -53,18 +53,20 @@ from rethink_gen import (
   programs,
   randomizations,
   sgd,
+  significance,
   train,
   workdirs,
 )
 from rethink_gen import config as config_lib
 from rethink_gen.data import sources
 from rethink_gen.errors import BadInput
-from rethink_gen.theory import complexity
+from rethink_gen.theory import complexity, rademacher
 
 NOISE_LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 FIT_ACCURACY = 0.99
 LEAST_STEPS, LEAST_EPOCHS = 3_000, 30  # by default as many epochs as make both
 PERMUTATIONS = 9_999
+SMALL = 200  # examples that show whether an estimator is linear
 LATE = 0.8  # after this part of the training, what accuracy still gains is gained late
 
 
@@ -74,10 +76,9 @@ class Result(NamedTuple):
   Attributes:
     settings: what was trained on what, and how; of results.json.
     levels: a dict a setup, over its seeds; its fields are those of `measure`.
-    rademacher: {'mean', 'min', 'max', 'draws'}: of each draw of random signs, their
-      agreement with the model fitted to them, (1/n) sum_i s_i h(x_i). The empirical
-      Rademacher complexity is at least the mean, but for the chance of the draws. None
-      where training on them diverged.
+    rademacher: a dict, or None where training on random signs diverged; see
+      `measure_signs`. The empirical Rademacher complexity is at least its mean, but for the
+      chance of the draws.
     verdict: sentences, which say no more than the numbers.
     workdir: the folder that has report.html, results.json, figure.png and the runs.
   """
@@ -108,6 +109,7 @@ def randomization_test(
   num_epochs=None,
   batch_size=None,
   noise_levels=NOISE_LEVELS,
+  random_labels='uniform',
   seeds=3,
   fit_accuracy=FIT_ACCURACY,
   workdir=None,
@@ -115,7 +117,7 @@ def randomization_test(
 ):
   """Whether a model fits random labels, and what else Section 2 of the paper asks.
 
-  It is trained on the true labels; on labels of which some, and all, are drawn anew; on
+  It is trained on the true labels; on labels of which some, and all, are random; on
   inputs whose positions are permuted, all alike and each in its own way, and on Gaussian
   inputs of the same mean and variance (`corruption.corrupt`); and on random signs, for the
   empirical Rademacher complexity of the functions sign(f_1(x) - f_0(x)), as
@@ -142,7 +144,10 @@ def randomization_test(
     num_epochs: at most so many; by default as make 3,000 steps, and at least 30, or what a
       config says.
     batch_size: by default 128, or less of less data, or what a config says.
-    noise_levels: probabilities that a label is drawn anew; 0 and 1 are always among them.
+    noise_levels: probabilities that a label is replaced by a random one; 0 and 1 are always
+      among them.
+    random_labels: 'uniform', each class as likely, or 'shuffled', the labels of other
+      training examples, which keeps the frequencies of the classes.
     seeds: how many: 0, 1, ..., each of the training and of the corruption.
     fit_accuracy: the training accuracy that counts as a fit.
     workdir: a folder for the runs and the report; by default one in runs/audit named
@@ -158,20 +163,30 @@ def randomization_test(
   """
   dataset, held_out = randomizations.make_dataset(x_train, y_train, x_test, y_test)
   config = make_config(model, dataset, num_epochs, batch_size, fit_accuracy)
-  setups = randomizations.make_setups(noise_levels, dataset.x_train)
+  setups = randomizations.make_setups(noise_levels, dataset.x_train, random_labels)
   if not isinstance(seeds, numbers.Integral) or seeds < 1:
     raise BadInput(f'seeds is {seeds!r}, but it must be how many, 1 or more.')
   learner = learners.make(model, dataset, optimizer, config)
-  workdir = open_folder(workdir, learner, dataset)
+  workdir = open_folder(workdir, learner, dataset, random_labels)
   with workdirs.only_writer(workdir):
     runs = run_all(learner, dataset, setups, seeds, workdir, progress)
   *ordinary, signs = setups
-  levels = [measure(setup, dataset, runs[setup.name], fit_accuracy) for setup in ordinary]
+  groups = significance.group_inputs(dataset.x_train)
+  levels = [
+    measure(setup, dataset, groups, runs[setup.name], fit_accuracy) for setup in ordinary
+  ]
   compare(levels)
+  correct(levels)
+  settings = describe(learner, dataset, held_out, seeds) | {
+    'random_labels': random_labels,
+    'tests': sum(level['p_adjusted'] is not None for level in levels),
+    'repeated_inputs': int((np.bincount(groups)[groups] > 1).sum()),
+    'limits': audit_report.limits(model, learner.config, optimizer, dataset.num_classes),
+  }
   result = Result(
-    settings=describe(learner, dataset, held_out, seeds),
+    settings=settings,
     levels=levels,
-    rademacher=measure_signs(runs[signs.name], dataset, seeds),
+    rademacher=measure_signs(learner, runs[signs.name], dataset, seeds),
     verdict=[],
     workdir=workdir,
   )
@@ -230,10 +245,12 @@ def make_config(model, dataset, num_epochs, batch_size, fit_accuracy):
   return config
 
 
-def open_folder(workdir, learner, dataset):
+def open_folder(workdir, learner, dataset, random_labels):
   """The folder of an audit, made if needed, which says whose it is."""
   config = learner.config
   found = complexity.digest(config, dataset) + learner.digest
+  if random_labels != 'uniform':
+    found += random_labels
   digest = hashlib.blake2b(found.encode(), digest_size=8).hexdigest()
   workdir = pathlib.Path(workdir or pathlib.Path('runs', 'audit', digest)).absolute()
   workdirs.check_folder(workdir)
@@ -387,17 +404,26 @@ def summarize_estimator(data, setup, changed, fitted, seed, started):
 # What the runs say.
 
 
-def measure(setup, dataset, runs, fit_accuracy):
-  """One setup over its seeds: a dict, less what `compare` adds.
+def measure(setup, dataset, groups, runs, fit_accuracy):
+  """One setup over its seeds: a dict, less what `compare` and `correct` add.
 
-  Means and ranges are over the runs that did not diverge. p_value is that of
-  `permutation_test`; gained_late is what training accuracy gained in the last fifth.
+  Means and ranges are over the runs that did not diverge. p_value is the larger of
+  p_permutation, of `significance.permutation_test`, and p_constant, of
+  `significance.better_than` the constant guess: both nulls have to be rejected before the
+  test accuracy is called above chance. gained_late is what training accuracy gained in the
+  last fifth. train_chance is the training accuracy of the best constant guess, and
+  best_accuracy the highest that a function of the inputs can have where some of them are
+  equal, both means over seeds of the labels that were trained on; best_accuracy is None for
+  inputs that each run changes, which are hardly ever equal.
+
+  Args:
+    groups: int (n,), which training inputs are equal, as of `significance.group_inputs`.
   """
   done = [run for run in runs if run.summary['status'] == 'complete']
   fitted = [run.summary['train_accuracy'] >= fit_accuracy for run in done]
   level = {
     'name': setup.name,
-    'label_noise': setup.label_noise if setup.mode == 'partial_labels' else 0.0,
+    'label_noise': setup.label_noise,
     'runs': len(runs),
     'diverged': len(runs) - len(done),
     'fitted': sum(fitted),
@@ -405,8 +431,18 @@ def measure(setup, dataset, runs, fit_accuracy):
     'steps_to_fit': [run.summary['steps_to_fit'] for run in runs],
     'steps': [run.summary.get('steps') for run in runs],
     'gained_late': _mean([late(run.records) for run in done if run.records]),
-    'p_value': None,
+    **dict.fromkeys(('best_accuracy', 'p_value', 'p_permutation', 'p_constant')),
   }
+  labels = [dataset.y_train for _ in runs]
+  if setup.mode in randomizations.LABELS.values():
+    labels = [
+      randomizations.randomize(dataset, setup, seed).y_train for seed in range(len(runs))
+    ]
+  level['train_chance'] = _mean([significance.largest_share(own) for own in labels])
+  if setup.mode not in ('random_pixels', 'gaussian'):
+    level['best_accuracy'] = _mean(
+      [significance.best_accuracy(groups, own) for own in labels]
+    )
   for split in ('train', 'test'):
     values = [run.summary[f'{split}_accuracy'] for run in done]
     level[f'{split}_accuracy'] = _mean(values)
@@ -414,7 +450,16 @@ def measure(setup, dataset, runs, fit_accuracy):
   if done:
     level['generalization_gap'] = level['train_accuracy'] - level['test_accuracy']
     predictions = np.stack([run.predictions for run in done])
-    level['p_value'] = permutation_test(predictions, dataset.y_test)
+    guess = significance.constant_guess(
+      dataset.y_train, dataset.y_test, dataset.num_classes
+    )
+    level['p_permutation'] = significance.permutation_test(
+      predictions, dataset.y_test, PERMUTATIONS
+    )
+    level['p_constant'] = significance.better_than(
+      predictions == dataset.y_test, dataset.y_test == guess
+    )
+    level['p_value'] = max(level['p_permutation'], level['p_constant'])
   else:
     level['generalization_gap'] = None
   return level
@@ -449,62 +494,112 @@ def compare(levels):
       level['longer_than'] = min((own or steps) / fit for own, steps, fit in pairs)
 
 
-def permutation_test(predictions, labels, permutations=PERMUTATIONS, seed=0):
-  """The p-value of: the accuracy is no higher than if labels did not go with predictions.
+def correct(levels):
+  """Adds p_adjusted to the levels whose test accuracy the verdict compares with chance.
 
-  The labels are permuted against the predictions, which stay as they are. With b of B
-  random permutations giving an accuracy as high or higher, p = (b + 1) / (B + 1), which
-  makes a test at any level valid for every B (Phipson & Smyth 2010, Statistical
-  Applications in Genetics and Molecular Biology 9, 39). The null hypothesis is of the
-  predictions as they are: one model that was trained on random labels may by luck give
-  many alike inputs their true class, and is above chance then.
+  These are the true labels and the changed inputs; p_adjusted is their p_value, corrected
+  for the number of these tests by Holm's method. It is None for other levels.
+  """
+  claimed = [
+    level for level in levels if level['label_noise'] == 0 and level['p_value'] is not None
+  ]
+  adjusted = significance.holm([level['p_value'] for level in claimed])
+  for level in levels:
+    level['p_adjusted'] = None
+  for level, p in zip(claimed, adjusted, strict=True):
+    level['p_adjusted'] = float(p)
 
-  Args:
-    predictions: int (n,), or (seeds, n): then of the mean accuracy, all permuted alike, as
-      they are of the same examples.
-    labels: int (n,).
-    permutations: B.
-    seed: of the permutations.
+
+def measure_signs(learner, runs, dataset, seeds):
+  """Result.rademacher: bounds of the complexity, from draws of random signs.
 
   Returns:
-    A float in [1 / (B + 1), 1].
+    None where a run diverged, else a dict. mean, min and max over the draws are of the
+    agreement of the signs with the best function that was found, (1/n) sum_i s_i h(x_i);
+    own_mean is of the trained models alone. The class is that of the functions the model
+    can be trained to; where they are linear it is that of all linear classifiers of the
+    inputs, a space of `dimension`, with an upper_bound. For others both are None.
   """
-  predictions = np.atleast_2d(predictions)
-  classes = int(max(predictions.max(), labels.max())) + 1
-  # In whole numbers, so that an accuracy that is as high is not missed by rounding.
-  votes = np.zeros((len(labels), classes), np.int64)
-  for own in predictions:
-    votes[np.arange(len(labels)), own] += 1
-  observed = votes[np.arange(len(labels)), labels].sum()
-  random = np.random.default_rng(seed)
-  permuted = np.array(labels)
-  as_high = 0
-  for _ in range(permutations):
-    random.shuffle(permuted)
-    as_high += votes[np.arange(len(labels)), permuted].sum() >= observed
-  return (int(as_high) + 1) / (permutations + 1)
-
-
-def measure_signs(runs, dataset, seeds):
-  """Result.rademacher, by `complexity.rademacher`."""
   if any(run.summary['status'] == 'diverged' for run in runs):
     return None
   signs = np.stack([randomizations.signs_of(dataset, seed) for seed in range(seeds)])
   fits = iter(runs)
-  agreements = complexity.rademacher(lambda _: 2 * next(fits).predictions - 1, signs)
+  own = complexity.rademacher(lambda _: 2 * next(fits).predictions - 1, signs)
+  agreements, dimension, upper_bound = own, None, None
+  inputs = linear_inputs(learner, dataset)
+  if inputs is not None:
+    space = rademacher.basis(inputs)
+    dimension = space.shape[1]
+    upper_bound = rademacher.upper_bound(*space.shape)
+    agreements = np.maximum(own, [rademacher.fit_signs(space, s)[1] for s in signs])
   return {
     'mean': float(agreements.mean()),
     'min': float(agreements.min()),
     'max': float(agreements.max()),
     'draws': seeds,
+    'own_mean': float(own.mean()),
+    'dimension': dimension,
+    'upper_bound': upper_bound,
   }
+
+
+def linear_inputs(learner, dataset):
+  """The training inputs as rows (n, d) where the model's outputs are linear in them.
+
+  Returns:
+    An array, or None where they are not, or where the inputs are tokens, or too large for
+    `rademacher.basis` to take a minute.
+  """
+  x = dataset.x_train
+  if learner.program and x.dtype == np.int32:
+    return None
+  if learner.program:
+    outputs, inputs = _perturbed(learner), learner.program.prepare
+  else:
+    # In floating point: sums of inputs must not wrap around.
+    outputs, inputs = _fitted(learner, dataset), lambda x: learners.rows(x).astype(float)
+  rows, columns = len(x), math.prod(inputs(x[:1]).shape[1:]) + 1
+  too_large = rows * columns * min(rows, columns) > rademacher.LARGEST
+  if outputs is None or too_large or not rademacher.is_linear(outputs, inputs(x[:SMALL])):
+    return None
+  return np.asarray(complexity.in_batches(inputs, x)).reshape(rows, -1)
+
+
+def _perturbed(learner):
+  """outputs(inputs) of a Program's model with random parameters, none of them zero."""
+  state = programs.functions(learner.program)[0](jax.random.key(0))
+  leaves, structure = jax.tree.flatten(state.params)
+  keys = jax.random.split(jax.random.key(1), max(1, len(leaves)))
+  moved = [
+    leaf + jax.random.normal(key, leaf.shape, leaf.dtype)
+    for leaf, key in zip(leaves, keys, strict=False)
+  ]
+  variables = {'params': structure.unflatten(moved), 'batch_stats': state.batch_stats}
+
+  def outputs(inputs):
+    with programs.matmul_precision(learner.config):
+      return learner.program.model.apply(variables, inputs, train=False)
+
+  return outputs
+
+
+def _fitted(learner, dataset):
+  """The decision function of an estimator that a few examples are fitted with, or None."""
+  if not hasattr(learner.estimator, 'decision_function'):
+    return None
+  labels = (randomizations.signs_of(dataset, 0)[:SMALL] > 0).astype(np.int32)
+  try:
+    fitted = learners.fit_estimator(learner.estimator, dataset.x_train[:SMALL], labels, 0)
+  except BadInput:  # it needs more examples; whether it is linear stays open
+    return None
+  return fitted.decision_function
 
 
 def describe(learner, dataset, held_out, seeds):
   """Result.settings."""
   config = learner.config
   positions, _, channels = randomizations.layout(dataset.x_train, 'random_pixels')
-  counts = np.bincount(dataset.y_test, minlength=dataset.num_classes)
+  _, y_train, _, y_test, num_classes = dataset
   settings = {
     'model': learner.name,
     'num_train': dataset.num_train,
@@ -515,8 +610,9 @@ def describe(learner, dataset, held_out, seeds):
     'positions': positions,
     'channels': channels,
     'num_classes': dataset.num_classes,
-    'chance_accuracy': 1 / dataset.num_classes,
-    'majority_accuracy': float(counts.max() / counts.sum()),
+    'chance_accuracy': significance.chance(y_train, y_test, num_classes),
+    'constant_guess': significance.constant_guess(y_train, y_test, num_classes),
+    'constant_accuracy': significance.constant_accuracy(y_train, y_test, num_classes),
     'seeds': seeds,
     'fit_accuracy': config.stop_at_train_accuracy,
     'permutations': PERMUTATIONS,
@@ -562,7 +658,13 @@ def define_flags():
   flags.DEFINE_list(
     'noise_levels',
     [f'{level:g}' for level in NOISE_LEVELS],
-    'Probabilities that a label is drawn anew; 0 and 1 are always among them.',
+    'Probabilities that a label is replaced by a random one; 0 and 1 are always included.',
+  )
+  flags.DEFINE_enum(
+    'random_labels',
+    'uniform',
+    list(randomizations.LABELS),
+    'Random labels are drawn uniformly over the classes, or are the shuffled true ones.',
   )
   flags.DEFINE_float('fit_accuracy', FIT_ACCURACY, 'The training accuracy that is a fit.')
   flags.DEFINE_string(
@@ -606,6 +708,7 @@ def _audit(given, _):
     num_epochs=given.epochs,
     batch_size=given.batch_size,
     noise_levels=given.noise_levels,
+    random_labels=given.random_labels,
     seeds=given.seeds,
     fit_accuracy=given.fit_accuracy,
     workdir=given.workdir,

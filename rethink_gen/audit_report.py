@@ -1,23 +1,106 @@
 """What an audit leaves: the verdict in words, results.json, figure.png and report.html."""
 
 import base64
+import dataclasses
+import numbers
 import pathlib
 import platform
 
+import flax.linen as nn
 import jax
 import jinja2
 import numpy as np
+from ml_collections import config_dict
 
 from rethink_gen import metrics
 from rethink_gen.paper import drawing, report
 
-LEVEL = 0.05  # of the tests the verdict reports
+NONE = '-'  # a cell without a number; ASCII, for any terminal
+LEVEL = 0.05  # of all tests together whose results the verdict reports
 STILL = 0.01  # gained late, from which training accuracy is called still rising
 NAMES = {
   'shuffled_pixels': 'positions permuted, all alike',
   'random_pixels': 'positions permuted, each its own way',
   'gaussian': 'Gaussian inputs',
 }
+DRAWN = {
+  'uniform': 'drawn uniformly over the classes',
+  'shuffled': 'the true labels, shuffled',
+}
+# Settings that limit how closely a model fits its training set, by the last part of their
+# names, and the values that let it fit more closely. Of an estimator:
+LIMITS = {
+  **dict.fromkeys(
+    (
+      *('C', 'max_iter', 'max_depth', 'max_leaf_nodes', 'n_estimators', 'num_leaves'),
+      *('hidden_layer_sizes', 'n_components', 'gamma', 'epochs', 'max_epochs'),
+    ),
+    'larger',
+  ),
+  **dict.fromkeys(
+    (
+      *('alpha', 'reg_alpha', 'reg_lambda', 'l2_regularization', 'ccp_alpha', 'shrinkage'),
+      *('reg_param', 'min_samples_leaf', 'min_samples_split', 'min_impurity_decrease'),
+      *('min_child_weight', 'n_neighbors', 'weight_decay', 'dropout_rate'),
+    ),
+    'smaller',
+  ),
+  **dict.fromkeys(('learning_rate', 'learning_rate_init', 'eta0'), 'another'),
+}
+SMALLEST = {'n_neighbors': 1, 'min_samples_leaf': 1, 'min_samples_split': 2}
+# Of a module: its fields of these names.
+SIZES = (
+  *('width', 'widths', 'features', 'hidden', 'hidden_size', 'hidden_sizes', 'hidden_dim'),
+  *('units', 'depth', 'num_layers', 'layers', 'channels', 'num_hidden'),
+)
+
+
+def limits(model, config, optimizer, num_classes):
+  """Settings that may be why a model does not fit: texts such as 'C = 1.0 (larger)'.
+
+  Args:
+    model: as for `audit.randomization_test`.
+    config: the ConfigDict of its training loop; it is not looked at for an estimator.
+    optimizer: None where the package's own models are trained as the config says.
+    num_classes: a module's field of this value is taken for its number of outputs.
+  """
+  if hasattr(model, 'fit') and not isinstance(model, nn.Module):
+    params = model.get_params() if hasattr(model, 'get_params') else {}
+    found = [
+      (name, value, LIMITS.get(name.split('__')[-1])) for name, value in params.items()
+    ]
+  else:
+    found = [('num_epochs', config.num_epochs, 'larger')]
+  if isinstance(model, nn.Module):
+    fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+    found += [
+      (name, fields[name], 'larger')
+      for name in SIZES
+      if name in fields and fields[name] != num_classes
+    ]
+  elif isinstance(model, str | config_dict.ConfigDict):
+    found += [
+      ('model.width', config.model.width, 'larger'),
+      ('model.depth', config.model.depth, 'larger'),
+      ('regularization.dropout_rate', config.regularization.dropout_rate, 'smaller'),
+    ]
+    if optimizer is None:
+      found += [
+        ('regularization.weight_decay', config.regularization.weight_decay, 'smaller'),
+        ('optimizer.learning_rate', config.optimizer.learning_rate, 'another'),
+      ]
+  return [
+    f'{name} = {value} ({better})'
+    for name, value, better in found
+    if better and _is_size(value) and value != SMALLEST.get(name.split('__')[-1])
+  ]
+
+
+def _is_size(value):
+  """Whether it is a positive number, or a sequence of them; others mean no limit."""
+  if isinstance(value, tuple | list):
+    return bool(value) and all(map(_is_size, value))
+  return isinstance(value, numbers.Real) and not isinstance(value, bool) and value > 0
 
 
 def label(level):
@@ -26,7 +109,7 @@ def label(level):
     return NAMES[level['name']]
   noise = level['label_noise']
   words = {0: 'true labels', 1: 'random labels'}
-  return words.get(noise, f'{noise:.0%} of labels drawn anew')
+  return words.get(noise, f'{100 * noise:.4g}% of labels random')
 
 
 def verdict(result):
@@ -63,21 +146,23 @@ def _fit(true, noise, settings):
   if not settings['is_estimator']:
     budget = f' within {settings["num_epochs"]:,} epochs ({settings["steps"]:,} steps)'
   done = noise['runs'] - noise['diverged']
-  chance = metrics.percent(settings['chance_accuracy'])
+  drawn = DRAWN[settings['random_labels']]
   if noise['fitted'] == done:
     yield (
-      f'It fits random labels: in {done} of {done} runs training accuracy reached '
-      f'{threshold}{budget}, though the labels say nothing of the inputs ({reached}).'
+      f'It fits random labels ({drawn}): in {done} of {done} runs training accuracy '
+      f'reached {threshold}{budget}, though the labels say nothing about the inputs '
+      f'({reached}).'
     )
   elif noise['fitted']:
     yield (
-      f'It fits random labels in {noise["fitted"]} of {done} runs: those reached a '
-      f'training accuracy of {threshold}{budget} ({reached}).'
+      f'It fits random labels ({drawn}) in {noise["fitted"]} of {done} runs: those reached '
+      f'a training accuracy of {threshold}{budget} ({reached}).'
     )
   else:
     yield (
-      f'It did not fit random labels{budget}: {reached}, where a fit is {threshold} and '
-      f'guessing gives {chance}.'
+      f'It did not fit random labels ({drawn}) with these settings{budget}: {reached}, '
+      f'where a fit is {threshold} and always naming the most frequent of the random '
+      f'labels gives {metrics.percent(noise["train_chance"])}.'
     )
     yield from _late(noise)
     if true['fitted'] == 0 and true['train_accuracy'] is not None:
@@ -86,16 +171,48 @@ def _fit(true, noise, settings):
         f'{_percent(true, "train")}), so the two differ by '
         f'{_points(true["train_accuracy"] - noise["train_accuracy"])}.'
       )
+  yield from _repeated(true, noise, settings)
+  if noise['fitted'] < done and noise['best_accuracy'] >= settings['fit_accuracy']:
+    yield from _limits(settings)
   if noise['times_longer'] is not None:
     yield (
       f'Random labels took {noise["times_longer"]:.1f} times as many steps to fit as true '
-      'ones (median over seeds, to the nearest epoch).'
+      'ones (median over seeds, in whole epochs).'
     )
   elif noise['longer_than'] is not None and noise['fitted'] < done:
     yield (
       f'In {noise["longer_than"]:.1f} times as many steps as the true labels took to fit, '
       'not every run had fitted random ones.'
     )
+
+
+def _repeated(true, noise, settings):
+  """What equal inputs with different labels leave possible."""
+  for level in (true, noise):
+    best = level['best_accuracy']
+    if best == 1:
+      continue
+    yield (
+      f'{settings["repeated_inputs"]:,} of the {settings["num_train"]:,} training inputs '
+      f'occur more than once, and with {label(level)} equal inputs have different labels: '
+      f'no model that looks at the inputs alone can have a training accuracy above '
+      f'{metrics.percent(best)}'
+      + ('.' if best >= settings['fit_accuracy'] else ', so none can fit them.')
+    )
+
+
+def _limits(settings):
+  """Which settings may be why the model did not fit."""
+  found = settings['limits']
+  if not found and settings['is_estimator']:
+    return
+  if not settings['is_estimator']:
+    if not any('learning_rate' in setting for setting in found):
+      found = [*found, "the optimizer's learning rate (another)"]
+  yield (
+    'That is no proof that it cannot: other settings may let it fit more closely, such as '
+    f'{"; ".join(found)}.'
+  )
 
 
 def _late(level):
@@ -117,18 +234,17 @@ def _late(level):
 def _test(true, noise, settings):
   if true['test_accuracy'] is None:
     return
-  guessing = settings['majority_accuracy']
   words = (
     f'On true labels its test accuracy is {_percent(true, "test")}, a generalization gap '
     f'of {_points(true["generalization_gap"])}'
   )
-  if true['p_value'] > LEVEL:
-    yield (f'{words}; that is not shown to be better than chance ({_p(true, settings)}).')
+  yield f'{words}. {chance_sentence(settings)}'
+  if not is_above(true):
+    yield (
+      f'That test accuracy is not shown to be better than chance ({_p(true, settings)}).'
+    )
     return
-  yield (
-    f'{words}; it is above chance ({_p(true, settings)}), and always naming the largest '
-    f'class of the test set gives {metrics.percent(guessing)}.'
-  )
+  yield f'That test accuracy is above chance ({_p(true, settings)}).'
   if noise['train_accuracy'] is None:
     return
   if noise['fitted'] and noise['fitted'] == noise['runs'] - noise['diverged']:
@@ -145,7 +261,7 @@ def _inputs(levels, settings):
     if level['test_accuracy'] is None:
       continue
     done = level['runs'] - level['diverged']
-    above = 'above' if level['p_value'] <= LEVEL else 'not shown to be above'
+    above = 'above' if is_above(level) else 'not shown to be above'
     yield (
       f'{label(level).capitalize()}: it fits in {level["fitted"]} of {done} runs, with '
       f'test accuracy {_percent(level, "test")}, {above} chance ({_p(level, settings)}).'
@@ -164,8 +280,27 @@ def _scope(settings):
   )
 
 
+def is_above(level):
+  """Whether its test accuracy is shown to be above chance, all tests considered."""
+  return level['p_adjusted'] <= LEVEL
+
+
+def chance_sentence(settings):
+  """What chance is here."""
+  guess = f'the most frequent class of the training labels, {settings["constant_guess"]},'
+  right = f'is right for {metrics.percent(settings["constant_accuracy"])} of the test set'
+  if settings['constant_accuracy'] >= settings['chance_accuracy']:
+    return f'Chance is the best constant guess: {guess} {right}.'
+  return (
+    f'Chance is a uniform guess, {metrics.percent(settings["chance_accuracy"])}; '
+    f'always naming {guess} {right}.'
+  )
+
+
 def _p(level, settings):
-  return f'p = {level["p_value"]:.2g}, {settings["permutations"]:,} permutations'
+  tests = settings['tests']
+  corrected = f', corrected for {tests} tests' if tests > 1 else ''
+  return f'p = {level["p_adjusted"]:.2g}{corrected}'
 
 
 def _percent(level, split):
@@ -197,7 +332,8 @@ def text(result):
 
 def table(result):
   """(header, lines) of text."""
-  header = ['', 'fits', 'training accuracy', 'test accuracy', 'gap (points)', 'p']
+  header = ['', 'fits', 'training accuracy', 'test accuracy', 'gap (points)']
+  header += ['p', 'p, corrected']
   steps = not result.settings['is_estimator']
   if steps:
     header += ['steps to fit', 'times true labels']
@@ -208,11 +344,13 @@ def table(result):
     if done:
       line += [_percent(level, 'train'), _percent(level, 'test')]
       line += [f'{100 * level["generalization_gap"]:.1f}', f'{level["p_value"]:.2g}']
+      corrected = level['p_adjusted']
+      line.append(NONE if corrected is None else f'{corrected:.2g}')
     else:
-      line += 4 * ['diverged']
+      line += 5 * ['diverged']
     if steps:
       fitted = [s for s in level['steps_to_fit'] if s is not None]
-      line.append(f'{np.median(fitted):,.0f}' if len(fitted) == level['runs'] else '–')
+      line.append(f'{np.median(fitted):,.0f}' if len(fitted) == level['runs'] else NONE)
       line.append(_times(level))
     lines.append(line)
   return header, lines
@@ -223,19 +361,31 @@ def _times(level):
     return f'{level["times_longer"]:.1f}'
   if level['longer_than'] is not None:
     return f'> {level["longer_than"]:.1f}'
-  return '–'
+  return NONE
 
 
 def complexity_sentence(result):
   """What is said of the empirical Rademacher complexity, or None."""
-  if result.rademacher is None:
+  found = result.rademacher
+  if found is None:
     return None
-  low, high = (result.rademacher[end] for end in ('min', 'max'))
-  spread = '' if low == high else f', {low:.3f} to {high:.3f}'
+  draws = f'mean over {found["draws"]} draws' if found['draws'] > 1 else 'one draw'
+  spread = f', {found["min"]:.3f} to {found["max"]:.3f}'
+  if found['min'] == found['max']:
+    spread = ''
+  least = f'at least {found["mean"]:.3f} ({draws} of random signs{spread}'
+  one = '1 is that of a class that fits every sign.'
+  if found['upper_bound'] is None:
+    return (
+      'Empirical Rademacher complexity of the functions that training reaches: '
+      f'{least}); {one}'
+    )
   return (
-    'Empirical Rademacher complexity of the functions that training reaches: at least '
-    f'{result.rademacher["mean"]:.3f} (mean over {result.rademacher["draws"]} draws of '
-    f'random signs{spread}); 1 is that of a class that fits every sign.'
+    'The model is linear, so its functions are among the linear classifiers of these '
+    f'inputs, a space of {found["dimension"]:,} dimensions. Empirical Rademacher '
+    f'complexity of that class: {least}, by the best of several fits, where the trained '
+    f'model alone reaches {found["own_mean"]:.3f}), and at most '
+    f'{found["upper_bound"]:.3f}, by the number of its sign patterns; {one}'
   )
 
 
@@ -260,12 +410,8 @@ def draw(result, runs):
     low, high = (100 - 100 * np.array(ranges).T)[::-1]
     middle.fill_between(noise, low, high, color=drawing.PALETTE[0], alpha=0.2, linewidth=0)
   chance = 100 - 100 * result.settings['chance_accuracy']
-  majority = 100 - 100 * result.settings['majority_accuracy']
-  middle.axhline(chance, color='black', linewidth=0.8, linestyle=':', label='guessing')
-  if chance - majority > 2:
-    color = drawing.PALETTE[1]
-    middle.axhline(majority, color=color, linewidth=0.8, linestyle=':', label='one class')
-  middle.set(xlabel='share of labels drawn anew', ylabel='error (%)', ylim=(-2, 102))
+  middle.axhline(chance, color='black', linewidth=0.8, linestyle=':', label='chance')
+  middle.set(xlabel='probability of a random label', ylabel='error (%)', ylim=(-2, 102))
   drawing.legend(middle, fontsize=7)
   if result.settings['is_estimator']:
     gaps = [100 * level['generalization_gap'] for level in noisy]
@@ -273,7 +419,7 @@ def draw(result, runs):
     right.set(ylabel='generalization gap (points)')
   else:
     _draw_times(right, noisy)
-  right.set(xlabel='share of labels drawn anew')
+  right.set(xlabel='probability of a random label')
   return figure
 
 
@@ -338,15 +484,18 @@ def write(result, runs):
   results = result._asdict() | {'workdir': str(result.workdir)}
   metrics.write_json(result.workdir / 'results.json', results)
   page = render(result, png)
-  metrics.write_bytes(result.workdir / 'report.html', page.encode())
+  # The name of a path or a class may hold bytes that the locale has no character for.
+  metrics.write_bytes(
+    result.workdir / 'report.html', page.encode('utf-8', 'surrogateescape')
+  )
 
 
 def render(result, png):
   """report.html: one file that needs no other, in the look of the paper's reports."""
   here = pathlib.Path(__file__)
-  papers = (here.parent / 'paper' / 'report.html').read_text()
+  papers = (here.parent / 'paper' / 'report.html').read_text('utf-8')
   style = papers.split('<style>')[1].split('</style>')[0]
-  template = here.with_name('audit_report.html').read_text()
+  template = here.with_name('audit_report.html').read_text('utf-8')
   environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
   header, lines = table(result)
   return environment.from_string(template).render(
@@ -355,6 +504,10 @@ def render(result, png):
     settings=result.settings,
     answer=answer(result),
     complexity=complexity_sentence(result),
+    chance=chance_sentence(result.settings),
+    drawn=DRAWN[result.settings['random_labels']],
+    linear=bool(result.rademacher and result.rademacher['dimension']),
+    level=LEVEL,
     header=header,
     lines=lines,
     figure=f'data:image/png;base64,{base64.b64encode(png).decode()}',
@@ -368,8 +521,11 @@ def answer(result):
   done = noise['runs'] - noise['diverged']
   if not done:
     return 'Training on random labels diverged'
-  if noise['fitted'] == done:
-    return 'It fits random labels'
   if noise['fitted']:
-    return f'It fits random labels in {noise["fitted"]} of {done} runs'
-  return 'It did not fit random labels'
+    in_part = noise['fitted'] < noise['runs']
+    runs = f' in {noise["fitted"]} of {noise["runs"]} runs' if in_part else ''
+    diverged = f'; {noise["diverged"]} diverged' if noise['diverged'] else ''
+    return f'It fits random labels{runs}{diverged}'
+  if noise['best_accuracy'] < result.settings['fit_accuracy']:
+    return 'No model can fit these random labels: equal inputs have different ones'
+  return 'It did not fit random labels with these settings'

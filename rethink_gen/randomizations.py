@@ -14,14 +14,16 @@ from rethink_gen.errors import BadInput
 from rethink_gen.theory import complexity
 
 HELD_OUT = 0.2  # of the training examples, where there is no test set
+# How random labels are drawn: the mode of a Setup that replaces labels.
+LABELS = {'uniform': 'partial_labels', 'shuffled': 'shuffled_labels'}
 
 
 class Setup(NamedTuple):
   """What is done to the data before training."""
 
   name: str  # of its folder
-  mode: str  # one of config.MODES, or random_signs
-  label_noise: float  # the probability that a label is drawn anew
+  mode: str  # one of config.MODES, or shuffled_labels, or random_signs
+  label_noise: float  # the probability that a label is replaced by a random one
 
 
 def make_dataset(x_train, y_train, x_test, y_test):
@@ -100,8 +102,12 @@ def _check_lengths(split, x, y):
     )
 
 
-def make_setups(noise_levels, x):
-  """The Setups: labels from none to all drawn anew, inputs randomized, random signs."""
+def make_setups(noise_levels, x, random_labels='uniform'):
+  """The Setups: labels from none to all random, inputs randomized, random signs."""
+  if random_labels not in LABELS:
+    raise BadInput(
+      f'random_labels is {random_labels!r}, but it must be one of {", ".join(LABELS)}.'
+    )
   try:
     levels = sorted({0.0, 1.0, *(round(float(level), 6) for level in noise_levels)})
   except (TypeError, ValueError):
@@ -116,7 +122,7 @@ def make_setups(noise_levels, x):
   if x[0].size < 2:
     modes = modes[2:]
   return [
-    *(Setup(f'label_noise_{level:g}', 'partial_labels', level) for level in levels),
+    *(Setup(f'label_noise_{level:g}', LABELS[random_labels], level) for level in levels),
     *(Setup(mode, mode, 0.0) for mode in modes),
     Setup('random_signs', 'random_signs', 1.0),
   ]
@@ -129,6 +135,10 @@ def randomize(dataset, setup, seed):
     return dataset._replace(y_train=(signs_of(dataset, seed) > 0).astype(np.int32))
   if setup.mode == 'partial_labels':
     return corruption.corrupt(dataset, setup.mode, seed, setup.label_noise)
+  if setup.mode == 'shuffled_labels':
+    return dataset._replace(
+      y_train=shuffled_labels(dataset.y_train, setup.label_noise, seed)
+    )
   as_images, shape = layout(dataset.x_train, setup.mode), dataset.x_train.shape[1:]
   flat = dataset._replace(
     x_train=dataset.x_train.reshape(-1, *as_images),
@@ -138,6 +148,18 @@ def randomize(dataset, setup, seed):
   return changed._replace(
     x_train=changed.x_train.reshape(-1, *shape), x_test=changed.x_test.reshape(-1, *shape)
   )
+
+
+def shuffled_labels(labels, label_noise, seed):
+  """int32 (n,): the labels, each with probability `label_noise` that of another example.
+
+  At a noise of 1 the labels are permuted, so every class stays as frequent as it was. The
+  labels that are replaced are those that `corruption.noisy_labels` replaces, and as there
+  each is replaced in the same way at every higher noise.
+  """
+  bits = corruption.random_bits(seed, corruption.LABELS, 0, len(labels), 2)
+  replaced = bits[:, 0] * 2.0**-64 < label_noise
+  return np.where(replaced, labels[np.argsort(bits[:, 1])], labels)
 
 
 def layout(x, mode):
