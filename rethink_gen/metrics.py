@@ -259,12 +259,16 @@ def describe_dead(layers):
   """A sentence on what `dead_layers` found, or ''."""
   if not layers:
     return ''
-  found = ', '.join(f'{percent(share)} of {layer}' for layer, share in layers.items())
   return (
-    f'Dead: {found} (ReLU units that no training example activates, and that therefore no '
-    'longer learn). Take a smaller config.optimizer.learning_rate or another '
+    f'Dead: {list_layers(layers)} (ReLU units that no training example activates, and that '
+    'therefore no longer learn). Take a smaller config.optimizer.learning_rate or another '
     'config.model.initialization.'
   )
+
+
+def list_layers(layers):
+  """'59.38% of conv_2, 100.00% of linear_1' of {layer: share}."""
+  return ', '.join(f'{percent(share)} of {layer}' for layer, share in layers.items())
 
 
 def percent(fraction):

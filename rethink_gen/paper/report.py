@@ -130,6 +130,9 @@ def make_table(columns, entries):
         line.append(ours)
     remark = [] if entry['status'] == 'complete' else [entry['status']]
     remark += [entry['note']] if entry['note'] else []
+    remark += (
+      [f'dead: {metrics.list_layers(dead)}'] if (dead := entry['dead_layers']) else []
+    )
     line += [
       str(len(entry['seeds'])),
       metrics.duration(entry['seconds']),

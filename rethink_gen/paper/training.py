@@ -81,7 +81,9 @@ def describe(summary):
   if summary['status'] == 'diverged':
     return f'diverged at step {summary["steps"]:,}'
   train_accuracy = metrics.percent(summary['train_accuracy'])
-  return f'train {train_accuracy}  test {metrics.percent(summary["test_accuracy"])}'
+  said = f'train {train_accuracy}  test {metrics.percent(summary["test_accuracy"])}'
+  dead = summary.get('dead_layers')
+  return f'{said}  dead: {metrics.list_layers(dead)}' if dead else said
 
 
 def plan(job):

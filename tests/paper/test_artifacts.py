@@ -146,6 +146,27 @@ def test_figure_2b_changes_batch_normalization_alone():
     assert difference.startswith('model.batch_norm')
 
 
+def test_figure_1a_tests_the_papers_order_over_seeds():
+  def entry(name, *steps):
+    column = 'steps_to_loss_0.1'
+    values = {column: dict(enumerate(steps))}
+    return {'name': name, 'ours': {column: np.mean(steps)}, 'values': values}
+
+  order, *pairs = figure1a.findings(
+    [
+      entry('inception', 100, 110, 120),
+      entry('inception_shuffled_pixels', 130, 130, 150),
+      entry('inception_gaussian', 80, 90, 100),
+    ]
+  )
+  assert 'Gaussian (90), true labels (110), shuffled pixels (137)' in order
+  later = [pair.split(' later by ')[1] for pair in pairs if ' later by ' in pair]
+  assert later == [
+    '+26.67 ± 3.33 steps (standard error, 3 seeds).',  # 30, 20, 30
+    '-46.67 ± 3.33 steps (standard error, 3 seeds).',
+  ]
+
+
 def test_figure_1b_compares_with_true_labels_of_the_same_model_and_seed():
   runs = {
     ('alexnet_0.0', 0): fitted_at(100),

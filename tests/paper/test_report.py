@@ -18,6 +18,7 @@ def entry(name, ours, paper, **changes):
     'difference': difference,
     'std': {'score': None, 'steps': None},
     'note': '',
+    'dead_layers': {},
     'seeds': [0],
     'seconds': 48.0,
   } | changes
