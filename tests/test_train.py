@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from small import make_config, stop_after
 
+from configs import alexnet
 from rethink_gen import config as config_lib
-from rethink_gen import train, workdirs
+from rethink_gen import metrics, train, workdirs
 from rethink_gen.errors import BadInput
 
 
@@ -179,3 +180,29 @@ def test_a_folder_where_another_process_is_at_work_is_refused(tmp_path):
   with workdirs.only_writer(tmp_path), pytest.raises(BadInput, match='Another process'):
     train.run(make_config(), tmp_path)
   assert train.run(make_config(), tmp_path)['status'] == 'complete'
+
+
+@pytest.mark.parametrize('start', ['he_normal', 'glorot_uniform'])
+def test_a_start_that_kills_a_layer_is_reported(tmp_path, cifar10, start):
+  """AlexNet from He-normal kernels: most of its second convolution dies within 20 steps."""
+  config = alexnet.get_config()
+  config.update_from_flattened_dict(
+    {
+      'model.initialization': start,
+      'dataset.num_train': 1280,
+      'dataset.num_test': 100,
+      'num_epochs': 2,
+      'eval_every': 2,
+    }
+  )
+  summary = train.run(config, tmp_path)
+  record = metrics.read_records(tmp_path)[-1]
+  shares = {name for name in record if name.startswith('dead_units/')}
+  assert shares == {f'dead_units/{n}' for n in ('conv_1', 'conv_2', 'linear_1', 'linear_2')}
+  said = metrics.describe_dead(summary['dead_layers'])
+  if start == 'he_normal':
+    assert summary['dead_layers']['conv_2'] == record['dead_units/conv_2'] > 0.5
+    assert 'of conv_2' in said
+  else:
+    assert (summary['dead_layers'], said) == ({}, '')
+    assert record['dead_units/conv_2'] == 0
