@@ -17,7 +17,7 @@ import statistics
 import tempfile
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from benchmarks import once, ours, report
 from rethink_gen import command_line, metrics, programs
@@ -176,4 +176,4 @@ def draw(results):
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=report.parse)
+  command_line.run(main, report.parse)

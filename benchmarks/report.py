@@ -14,7 +14,6 @@ import sys
 import time
 
 import jax
-from absl import flags
 
 from rethink_gen import command_line, workdirs
 from rethink_gen.errors import BadInput
@@ -22,7 +21,7 @@ from rethink_gen.paper import drawing
 
 BESIDE = ('plain loop', 'one by one')  # what ours is compared with, and PyTorch
 
-OUT = flags.DEFINE_string('out', None, 'A folder for the results, made if needed.')
+OUT = command_line.define_path('out', None, 'A folder for the results, made if needed.')
 
 
 def parse(argv):

@@ -37,7 +37,7 @@ import time
 os.environ.setdefault('XLA_PYTHON_CLIENT_MEM_FRACTION', '0.4')
 
 import jax
-from absl import app, flags
+from absl import flags
 
 from benchmarks import once, ours, report
 from rethink_gen import command_line, estimate, metrics, programs, together, train
@@ -60,7 +60,9 @@ PARTS_FLAG = flags.DEFINE_list('parts', None, f'What to measure, of {", ".join(P
 BATCH_SIZES = flags.DEFINE_list('batch_sizes', None, 'Examples in a batch; 128 and 512.')
 PRECISIONS_FLAG = flags.DEFINE_list('precisions', None, 'Of float32, bfloat16; both.')
 QUICK = flags.DEFINE_bool('quick', False, 'In two minutes on two CPU cores.')
-COMPARE = flags.DEFINE_string('compare', None, 'An older results.json to compare with.')
+COMPARE = command_line.define_path(
+  'compare', None, 'An older results.json to compare with.'
+)
 
 
 def main(_):
@@ -298,4 +300,4 @@ def grids(wanted, with_torch):
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=report.parse)
+  command_line.run(main, report.parse)

@@ -18,7 +18,7 @@ import statistics
 import tempfile
 import time
 
-from absl import app, flags
+from absl import flags
 
 from configs import imagenet_inception_v3
 from rethink_gen import command_line, estimate
@@ -29,7 +29,7 @@ IMAGES, SIDES = 512, (375, 500)  # of the data set; the mean of ImageNet is abou
 BATCH, WARM_UP, TIMED = 32, 4, 16  # examples, and batches of each turn
 WORKERS = (0, 1, 2)
 
-JSON = flags.DEFINE_string('json', None, 'A file for the same numbers.')
+JSON = command_line.define_path('json', None, 'A file for the same numbers.')
 ROUNDS = flags.DEFINE_integer('rounds', 3, 'How many turns each takes.')
 
 
@@ -110,4 +110,4 @@ def images_per_second(data_dir, distorted, workers):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main, command_line.parse_flags)

@@ -41,7 +41,7 @@ import jax
 import numpy as np
 import optax
 import pandas as pd
-from absl import app, flags
+from absl import flags
 from ml_collections import config_dict
 
 from rethink_gen import (
@@ -634,7 +634,7 @@ def describe(learner, dataset, held_out, seeds):
 
 def define_flags():
   """Here and not on import: who imports this module may have flags of such names."""
-  flags.DEFINE_string(
+  command_line.define_path(
     'data', 'digits', 'An .npz file with x_train, y_train, or digits, or a TFDS data set.'
   )
   flags.DEFINE_string(
@@ -667,7 +667,7 @@ def define_flags():
     'Random labels are drawn uniformly over the classes, or are the shuffled true ones.',
   )
   flags.DEFINE_float('fit_accuracy', FIT_ACCURACY, 'The training accuracy that is a fit.')
-  flags.DEFINE_string(
+  command_line.define_path(
     'workdir', None, 'The folder of runs and report; by default one in runs/audit.'
   )
 
@@ -754,4 +754,4 @@ def parse(argv):
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=parse)
+  command_line.run(main, parse)

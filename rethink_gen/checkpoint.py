@@ -15,11 +15,44 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
+from etils import epath
 
 from rethink_gen import distributed
 from rethink_gen.errors import BadInput
 
 KEPT = 2  # the newest, and one to fall back on when the newest is damaged
+
+
+class _Folder(type(epath.Path())):
+  """A path whose own name is no pattern: that of etils takes [, * and ? in it for one."""
+
+  def glob(self, pattern):
+    return map(type(self), pathlib.Path(self).glob(pattern))
+
+
+def _folder(workdir):
+  return _Folder(pathlib.Path(workdir).absolute() / 'checkpoints')
+
+
+def check_folder(workdir):
+  """Raises BadInput where Orbax or TensorStore would take the path for another one."""
+  for part in workdir.parts:
+    if os.fsencode(part) != part.encode(errors='surrogatepass'):
+      reason = f'{part!r} in its path is not UTF-8, or the locale is not'
+    # Orbax writes 'gs://' for every 'gs:/', and TensorStore '/' for every backslash.
+    elif '\\' in part or part.endswith('gs:'):
+      reason = f'Orbax cannot read {part!r} in its path'
+    else:
+      continue
+    break
+  else:
+    if os.fspath(_Folder(workdir)) == str(workdir):
+      return
+    reason = f'Orbax takes /{workdir.parts[1]} for an object store'
+  raise BadInput(
+    f'The folder {workdir} cannot hold checkpoints because {reason}; choose another '
+    '--workdir.'
+  )
 
 
 @contextlib.contextmanager
@@ -30,7 +63,7 @@ def open_manager(workdir):
     OSError: from a later `save` or from the end of the `with`, when a checkpoint cannot
       be written, say because the disk is full.
   """
-  folder = pathlib.Path(workdir).absolute() / 'checkpoints'
+  folder = _folder(workdir)
   options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, cleanup_tmp_directories=True)
   _quiet_orbax()
   with _with_os_errors(folder):
@@ -146,7 +179,7 @@ def look(workdir, complete):
   Raises:
     BadInput: when there are checkpoints and none can be read.
   """
-  folder = pathlib.Path(workdir).absolute() / 'checkpoints'
+  folder = _folder(workdir)
   options = ocp.CheckpointManagerOptions(
     read_only=True, create=False, save_interval_steps=0
   )

@@ -16,11 +16,34 @@ import jax
 from absl import flags, logging
 
 from rethink_gen import config as config_lib
-from rethink_gen import interrupt, train
+from rethink_gen import interrupt, output, paths, train
 from rethink_gen.data import sources
 from rethink_gen.errors import BadInput
 
 KINDS = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text'}
+
+
+class _PathParser(flags.ArgumentParser):
+  """Of a flag that is a path, as `paths.local` takes it."""
+
+  syntactic_help = 'a path'
+
+  def parse(self, argument):
+    return paths.local(argument)  # BadInput is a ValueError, as absl wants it
+
+
+def define_path(name, default, help_string):
+  """Defines a flag whose value is the text of a path on this machine, or None."""
+  serializer = flags.ArgumentSerializer()
+  return flags.DEFINE(_PathParser(), name, default, help_string, serializer=serializer)
+
+
+def run(main, parse):
+  """`output.run`, with the sentence of a BadInput that comes before `call`."""
+  try:
+    output.run(main, parse)
+  except BadInput as error:  # before `call`
+    refuse(error)
 
 
 def prepare():
@@ -45,18 +68,19 @@ def call(function, workdir):
   except BadInput as error:  # of one process alone, say for an image that is damaged
     leave(error, 2)
   except train.Interrupted as error:
-    print(f'{error}: saved; the same command goes on from here.', file=sys.stderr)
+    output.say(f'{error}: saved; the same command goes on from here.')
     sys.exit(128 + error.signal_number)
   except KeyboardInterrupt:
-    print(interrupt.SENTENCE, file=sys.stderr)
+    output.say(interrupt.SENTENCE)
     sys.exit(130)
   except OSError as error:
     reason = error.strerror or error
     leave(f'{workdir}: {reason}; once that is mended, the same command goes on.', 2)
   except Exception as error:
+    refuse_missing_platform()
     if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
       leave('there is not enough memory; take a smaller model, batch or data set.', 2)
-    if jax.process_count() == 1:
+    if is_alone():
       raise
     if not isinstance(error, jax.errors.JaxRuntimeError):
       traceback.print_exc()
@@ -70,15 +94,33 @@ def call(function, workdir):
 
 def leave(sentence, status):
   """Exits at once: the other processes find out, and are not waited for."""
-  print(f'error: {sentence}', file=sys.stderr, flush=True)
-  if jax.process_count() == 1:
+  output.say(f'error: {sentence}')
+  if is_alone():
     sys.exit(status)
   sys.stdout.flush()
   os._exit(status)
 
 
+def is_alone():
+  """Whether this is the only process; asks no device, which may be missing."""
+  return not jax.distributed.is_initialized() or jax.process_count() == 1
+
+
+def refuse_missing_platform():
+  """Exits where JAX has no device, because JAX_PLATFORMS asks for what is not there."""
+  try:
+    jax.devices()
+  except Exception as error:  # RuntimeError, or AssertionError without a word
+    reason = str(error).split(' (set ')[0]
+    refuse(
+      f'JAX cannot use the platform {jax.config.jax_platforms!r} that JAX_PLATFORMS asks '
+      f'for{reason and f" ({sources.reason(reason)})"}; install JAX for it, for instance '
+      "with pip install -e '.[cuda]', or unset JAX_PLATFORMS."
+    )
+
+
 def refuse(sentence):
-  print(f'error: {sentence}', file=sys.stderr)
+  output.say(f'error: {sentence}')
   sys.exit(2)
 
 

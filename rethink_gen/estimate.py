@@ -44,7 +44,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import rich
-from absl import app, flags
+from absl import flags
 from jax.extend import core
 from jax.interpreters import partial_eval
 from ml_collections import config_flags
@@ -171,10 +171,8 @@ class Run(NamedTuple):
 
 def main(_):
   command_line.prepare()
-  try:
-    report(CONFIG.value, SHARE_OF_PEAK.value, PRICE.value)
-  except BadInput as error:
-    command_line.refuse(error)
+  arguments = CONFIG.value, SHARE_OF_PEAK.value, PRICE.value
+  command_line.call(lambda _: report(*arguments), 'the estimate')
 
 
 def report(config, share, price):
@@ -565,4 +563,4 @@ def measure_machine(precision):
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=functools.partial(command_line.parse, config=CONFIG))
+  command_line.run(main, functools.partial(command_line.parse, config=CONFIG))

@@ -19,7 +19,7 @@ import functools
 import pathlib
 import sys
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from rethink_gen import command_line, distributed, metrics, train
@@ -27,7 +27,7 @@ from rethink_gen import command_line, distributed, metrics, train
 CONFIG = config_flags.DEFINE_config_file(
   'config', help_string='The config file of the run, such as configs/quickstart.py.'
 )
-WORKDIR = flags.DEFINE_string(
+WORKDIR = command_line.define_path(
   'workdir', None, 'The folder of the run, made if needed; runs/NAME by default.'
 )
 DISTRIBUTED = flags.DEFINE_bool(
@@ -50,4 +50,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=functools.partial(command_line.parse, config=CONFIG))
+  command_line.run(main, functools.partial(command_line.parse, config=CONFIG))

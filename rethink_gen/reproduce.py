@@ -28,7 +28,7 @@ import pathlib
 import re
 import sys
 
-from absl import app, flags
+from absl import flags
 
 from rethink_gen import command_line
 from rethink_gen import config as config_lib
@@ -44,7 +44,7 @@ SCALE = flags.DEFINE_enum(
   scales.SCALES,
   'smoke: minutes in all; laptop: two CPU cores; full: wants a GPU.',
 )
-WORKDIR = flags.DEFINE_string(
+WORKDIR = command_line.define_path(
   'workdir', None, 'The folder of runs and results; runs/paper_SCALE by default.'
 )
 NUM_SEEDS = flags.DEFINE_integer(
@@ -183,4 +183,4 @@ def parse(argv):
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=parse)
+  command_line.run(main, parse)

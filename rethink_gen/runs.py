@@ -27,7 +27,6 @@ import numpy as np
 import pandas as pd
 import rich
 import rich.text
-from absl import app, flags
 from ml_collections import config_dict
 from rich import box
 from rich.measure import Measurement
@@ -39,16 +38,18 @@ from rethink_gen import (
   examples,
   metrics,
   models,
+  paths,
   programs,
   sgd,
   train,
+  workdirs,
 )
 from rethink_gen import config as config_lib
 from rethink_gen.data import preprocess, sources
 from rethink_gen.errors import BadInput
 from rethink_gen.theory import complexity
 
-EXPORT = flags.DEFINE_string(
+EXPORT = command_line.define_path(
   'export', None, 'A file that gets the parameters of the run, .npz or .safetensors.'
 )
 PARTS = ('summary.json', 'metrics.jsonl', 'losses.npy', 'checkpoints')
@@ -96,8 +97,10 @@ class Run(NamedTuple):
     """The data as they were learned, corrupted: a Dataset, or a streaming.Source.
 
     Raises:
-      BadInput: where the data are not on this machine; `config.dataset` says where.
+      BadInput: where the data are not on this machine, or others are there now;
+        `config.dataset` says where.
     """
+    workdirs.check_data(self.config, self.folder)
     return train.load(self.config)[0]
 
   @property
@@ -184,7 +187,7 @@ def open(folder):
   Raises:
     BadInput: when there is no run in the folder, or a part of it is damaged.
   """
-  folder = pathlib.Path(folder)
+  folder = pathlib.Path(paths.local(folder))
   config = _read_config(folder)
   records, losses, summary = _read_records(folder), _read_losses(folder), _summary(folder)
 
@@ -297,7 +300,7 @@ def table(folder):
 
 def _table(folder):
   """(the DataFrame of `table`, {run: a sentence} of those that are damaged)."""
-  folder = pathlib.Path(folder)
+  folder = pathlib.Path(paths.local(folder))
   configs, rows, damaged = {}, {}, {}
   for path in _find(folder):
     name = str(path.relative_to(folder)) if path != folder else path.resolve().name
@@ -335,13 +338,13 @@ def _type(values):
 def _find(folder):
   """The folders of runs, in order; what lies in the folder of a run is part of it.
 
-  An audit's runs are of a model that is not of this package, and are passed over.
+  An audit's runs are of a model that is not of this package, and are passed over. Links are
+  followed; a run that several paths lead to is listed once, by the one without a link.
   """
   if not folder.is_dir():
     raise BadInput(f'There is no folder {folder}; give one that holds runs.')
   found = []
-  for path, folders, files in os.walk(folder):
-    path = pathlib.Path(path)
+  for path, folders, files in _walk(folder):
     if 'audit.json' in files:
       folders.clear()
     elif any((path / part).exists() for part in PARTS) or 'config.json' in files:
@@ -349,6 +352,20 @@ def _find(folder):
       if _is_run(path):
         found.append(path)
   return sorted(found)
+
+
+def _walk(folder):
+  """os.walk through links too, each folder once; links come after all that is no link."""
+  seen, starts = set(), [folder]
+  for start in starts:  # which grows meanwhile
+    for path, folders, files in os.walk(start):
+      path = pathlib.Path(path)
+      if path.resolve() in seen:
+        folders.clear()
+        continue
+      seen.add(path.resolve())
+      yield path, folders, files
+      starts += sorted(path / name for name in folders if (path / name).is_symlink())
 
 
 def _is_run(path):
@@ -452,7 +469,7 @@ def export(run, path):
   Raises:
     BadInput: for another ending, a file that is there, or a run without a checkpoint.
   """
-  path = pathlib.Path(path)
+  path = pathlib.Path(paths.local(path))
   if path.suffix not in WRITERS:
     raise BadInput(f'--export is {str(path)!r}, but it must end in .npz or .safetensors.')
   if path.exists():
@@ -527,4 +544,4 @@ def parse(argv):
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=parse)
+  command_line.run(main, parse)

@@ -22,7 +22,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from rethink_gen import config as config_lib
-from rethink_gen import metrics, programs, sgd, train, workdirs
+from rethink_gen import metrics, paths, programs, sgd, train, workdirs
 from rethink_gen.errors import BadInput
 
 # What runs of one program may differ in, where the corruption leaves the images alone.
@@ -53,7 +53,9 @@ def run(configs, progress=metrics.progress):
     train.Interrupted, OSError: as of `train.run`; all runs go on from what is saved.
   """
   started = time.monotonic()
-  configs = {pathlib.Path(folder).absolute(): each for folder, each in configs.items()}
+  configs = {
+    pathlib.Path(paths.local(folder)).absolute(): each for folder, each in configs.items()
+  }
   check(configs)
   summaries = {
     folder: workdirs.read_summary(config, folder) for folder, config in configs.items()

@@ -18,6 +18,7 @@ from rethink_gen import (
   distributed,
   examples,
   metrics,
+  paths,
   programs,
   sgd,
   workdirs,
@@ -43,9 +44,10 @@ def run(config, workdir, progress=metrics.progress):
 
   Args:
     config: a ConfigDict of the shape of `config.default`.
-    workdir: the run's folder, made if needed. It gets config.json, metrics.jsonl (a line
-      per evaluation), losses.npy (float32, the loss of every step), tensorboard/,
-      checkpoints/ and, when the run is complete, summary.json.
+    workdir: the run's folder, made if needed. It gets config.json, data.json (which
+      version of the data it is trained on), metrics.jsonl (a line per evaluation),
+      losses.npy (float32, the loss of every step), tensorboard/, checkpoints/ and, when
+      the run is complete, summary.json.
     progress: what shows how far the run is, with the interface of `metrics.progress`.
 
   Returns:
@@ -57,7 +59,7 @@ def run(config, workdir, progress=metrics.progress):
     OSError: when the folder cannot be written any more, say because the disk is full.
   """
   started = time.monotonic()
-  workdir = pathlib.Path(workdir).absolute()
+  workdir = pathlib.Path(paths.local(workdir)).absolute()
   config_lib.validate(config)
   summary = distributed.on_first(lambda: workdirs.read_summary(config, workdir))
   if summary:

@@ -5,9 +5,12 @@ import fcntl
 import json
 import os
 
+from rethink_gen import checkpoint, metrics, paths
 from rethink_gen import config as config_lib
-from rethink_gen import metrics
+from rethink_gen.data import sources
 from rethink_gen.errors import BadInput
+
+DATA = 'data.json'  # which data the run is trained on; runs of older versions lack it
 
 
 def read_summary(config, workdir):
@@ -27,6 +30,10 @@ def occupy(config, workdir, stack):
   """Makes the folder this process's own until the stack unwinds."""
   make(workdir, '--workdir')
   stack.enter_context(only_writer(workdir))
+  version = _data_version(config)
+  if version is not None:
+    data = {'name': config.dataset.name, 'path': config.dataset.path, 'version': version}
+    metrics.write_json(workdir / DATA, data)
   metrics.write_json(workdir / 'config.json', config.to_dict())
 
 
@@ -59,6 +66,7 @@ def only_writer(workdir):
 
 def check_folder(workdir):
   """Raises BadInput unless this is, or can be made, a folder to write in."""
+  checkpoint.check_folder(workdir)
   existing = next(path for path in (workdir, *workdir.parents) if path.exists())
   if not existing.is_dir():
     raise BadInput(
@@ -75,7 +83,7 @@ def check_workdir(config, workdir):
   if (workdir / 'config.json').exists():
     try:
       stored = json.loads((workdir / 'config.json').read_text())
-      different = config_lib.differences(config, stored)
+      different = config_lib.differences(config, _with_path(config, stored, workdir))
     except (ValueError, AttributeError) as error:  # not JSON, or not an object
       raise BadInput(
         f'{workdir}/config.json is damaged, so what ran there is unknown; choose another '
@@ -86,6 +94,7 @@ def check_workdir(config, workdir):
         f'The folder {workdir} holds a run with another config ({"; ".join(different)}); '
         'choose another --workdir or the same config.'
       )
+    check_data(config, workdir)
   elif any(
     (workdir / name).exists() for name in ('summary.json', 'metrics.jsonl', 'checkpoints')
   ):
@@ -93,3 +102,54 @@ def check_workdir(config, workdir):
       f'The folder {workdir} holds parts of a run but no config.json; choose another '
       '--workdir.'
     )
+
+
+def check_data(config, workdir):
+  """Raises BadInput where this folder's run was trained on other data than are there now.
+
+  Data that are not on this machine are not compared, nor those of a run that an older
+  version of this package made, which did not write down what they were.
+  """
+  then, now = _read_data(workdir).get('version'), _data_version(config)
+  if then is None or now is None or then == now:
+    return
+  name = config.dataset.path or config.dataset.name
+  raise BadInput(
+    f'The run in {workdir} was trained on other data than {name} holds now (version {then} '
+    f'then, {now} now); give the data it was trained on, or choose another --workdir.'
+  )
+
+
+def _read_data(workdir):
+  """What DATA says, {} where there is none."""
+  path = workdir / DATA
+  if not path.exists():
+    return {}
+  try:
+    return dict(json.loads(path.read_bytes()))
+  except (ValueError, TypeError) as error:
+    raise BadInput(
+      f'{path} is damaged, so what the run was trained on is unknown; choose another '
+      '--workdir.'
+    ) from error
+
+
+def _data_version(config):
+  data = config.dataset
+  return sources.version(data.name, data.data_dir, data.path)
+
+
+def _with_path(config, stored, workdir):
+  """A stored config with the path of the data as the config spells it, if it is the same.
+
+  The digest says what a file holds, wherever it lies. Without one its path must do.
+  """
+  data, path = stored.get('dataset', {}), config.dataset.path
+  if not data.get('path') or not path:
+    return stored
+  same_file = os.path.realpath(paths.local(data['path'])) == os.path.realpath(
+    paths.local(path)
+  )
+  if same_file or _read_data(workdir):
+    return stored | {'dataset': data | {'path': path}}
+  return stored

@@ -1,5 +1,7 @@
 """What several tests train, in seconds, and how they stop it on the way."""
 
+import contextlib
+
 from rethink_gen import config as config_lib
 from rethink_gen import train
 
@@ -36,3 +38,13 @@ def stop_after(monkeypatch, calls):
     return train_epoch(config, state, pace, counting, received)
 
   monkeypatch.setattr(train, 'train_epoch', stopping)
+
+
+def record_lines(lines):
+  """A progress, as of `train.run`, whose lines are added to a list."""
+
+  @contextlib.contextmanager
+  def progress(*_):
+    yield (lambda *_: None), lambda line, step=None: lines.append(line)
+
+  return progress

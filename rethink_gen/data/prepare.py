@@ -33,9 +33,9 @@ import signal
 import sys
 import tempfile
 
-from absl import app, flags, logging
+from absl import flags, logging
 
-from rethink_gen import errors
+from rethink_gen import errors, output, paths
 from rethink_gen.data import generated, sources
 
 DATASET = flags.DEFINE_string('dataset', None, 'The TFDS data set, such as cifar10.')
@@ -54,9 +54,10 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1 or not DATASET.value:
       raise errors.BadInput('give the data set as --dataset=NAME, and only flags')
     data_dir = sources.tfds_folder(DATA_DIR.value)
-    print(prepare(DATASET.value, data_dir, FROM_ARCHIVE.value))
+    archives = [paths.local(archive) for archive in FROM_ARCHIVE.value]
+    print(prepare(DATASET.value, data_dir, archives))
   except errors.BadInput as error:
-    print(f'prepare: {error}', file=sys.stderr)
+    output.say(f'prepare: {error}')
     sys.exit(2)
 
 
@@ -186,9 +187,9 @@ def parse(argv: list[str]) -> list[str]:
   try:
     return flags.FLAGS(argv)
   except flags.Error as error:
-    print(f'prepare: {error}; --help shows what there is', file=sys.stderr)
+    output.say(f'prepare: {error}; --help shows what there is')
     sys.exit(2)
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=parse)
+  output.run(main, parse)

@@ -5,6 +5,7 @@ int32 labels in memory. A TFDS data set is decoded once and cached as an .npz fi
 then on a start reads that file and TFDS is not even imported. TensorFlow never is.
 """
 
+import functools
 import hashlib
 import importlib.util
 import json
@@ -20,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
-from rethink_gen import errors
+from rethink_gen import errors, paths
 
 KEYS = ('x_train', 'y_train', 'x_test', 'y_test')
 MAX_CLASSES = 2**16  # a larger label is a mistake, and would size the last layer
@@ -98,10 +99,46 @@ def load(name: str, data_dir: str | None = None, path: str | None = None) -> Dat
   return _load_tfds(name, tfds_folder(data_dir))
 
 
+def version(name: str, data_dir: str | None = None, path: str | None = None) -> str | None:
+  """What tells the data from others of the same name; arguments as for `load`.
+
+  Returns:
+    A digest of the arrays of an .npz file, whatever its name and compression; the version
+    of a prepared TFDS data set; None for digits, and for data that are not there.
+
+  Raises:
+    errors.BadInput: the file cannot be used.
+  """
+  if name == 'digits':
+    return None
+  if name != 'npz':
+    folder = find_prepared(name, tfds_folder(data_dir))
+    return folder and folder.name
+  try:
+    status = os.stat(paths.local(path))
+  except OSError:
+    return None
+  times = status.st_mtime_ns, status.st_ctime_ns
+  return _npz_digest(
+    paths.local(path), status.st_dev, status.st_ino, status.st_size, *times
+  )
+
+
+@functools.lru_cache(maxsize=16)
+def _npz_digest(path: str, *status: int) -> str:
+  """A digest of the `Dataset` in a file, read again when its status changes."""
+  del status
+  digest = hashlib.blake2b(digest_size=16)
+  for array in map(np.ascontiguousarray, _load_npz(path)):
+    digest.update(f'{array.dtype} {array.shape};'.encode())
+    digest.update(array)
+  return digest.hexdigest()
+
+
 def tfds_folder(data_dir: str | None = None) -> pathlib.Path:
   """The folder of the TFDS data sets: the one given, or the default."""
   chosen = data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
-  return pathlib.Path(os.path.abspath(os.path.expanduser(chosen)))
+  return pathlib.Path(os.path.abspath(paths.local(chosen)))
 
 
 def _load_digits() -> Dataset:
@@ -129,6 +166,7 @@ def _load_npz(path: str | os.PathLike | None) -> Dataset:
 
 def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
   """What an .npz file has of `KEYS` and num_classes; raises errors.BadInput."""
+  path = paths.local(path)
   try:
     with open(path, 'rb') as stream:
       if not zipfile.is_zipfile(stream):  # np.load reads other kinds of files too
@@ -408,7 +446,13 @@ def cache_folder() -> pathlib.Path:
   """Where decoded data and compiled programs are kept from one run to the next."""
   own = os.environ.get('RETHINK_GEN_CACHE')
   shared = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-  return pathlib.Path(os.path.expanduser(own or os.path.join(shared, 'rethink_gen')))
+  try:
+    return pathlib.Path(paths.local(own or os.path.join(shared, 'rethink_gen')))
+  except errors.BadInput as error:
+    raise errors.BadInput(
+      f'there is no folder to keep compiled programs in: {error}, or set '
+      'RETHINK_GEN_CACHE to a folder'
+    ) from None
 
 
 def _write_cache(dataset: Dataset, path: pathlib.Path) -> None:

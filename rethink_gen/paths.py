@@ -1,0 +1,32 @@
+"""Paths that a user gives: one rule for every flag, field and argument."""
+
+import os
+import re
+
+from rethink_gen.errors import BadInput
+
+
+def local(path):
+  """The path as text, with ~ and ~user replaced by the home folder.
+
+  Raises:
+    BadInput: for an empty path, an address such as gs://bucket/run, and a home folder
+      that is not known.
+  """
+  text = os.fspath(path)
+  if not text:
+    raise BadInput('a path is empty; give one, or leave it out for the default')
+  if re.match(r'[A-Za-z][A-Za-z0-9+.-]+:/', text):
+    raise BadInput(
+      f'{text} is an address, and only folders and files of this machine can be used; '
+      'mount the storage (on TPU VMs a Filestore share, or a bucket with gcsfuse) and give '
+      'the path where it is mounted'
+    )
+  if not text.startswith('~'):
+    return text
+  expanded = os.path.expanduser(text)
+  if expanded == text or (text[1:2] in ('', '/') and os.environ.get('HOME') == ''):
+    raise BadInput(
+      f'the home folder in {text} is not known; set HOME, or give the whole path'
+    )
+  return expanded
