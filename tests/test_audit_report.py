@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -347,36 +344,3 @@ def test_runs_that_diverged_are_not_left_out_of_the_heading(test, digits):
   noise = found.levels[1] | {'runs': 3, 'diverged': 2}
   changed = found._replace(levels=[found.levels[0], noise])
   assert audit_report.answer(changed) == 'It fits random labels in 1 of 3 runs; 2 diverged'
-
-
-# Any locale.
-
-
-@pytest.mark.parametrize('encoding', ['ascii', 'latin-1'])
-def test_an_audit_in_a_locale_without_utf_8(tmp_path, encoding):
-  environment = os.environ | {
-    'PYTHONUTF8': '0',
-    'PYTHONCOERCECLOCALE': '0',
-    'LC_ALL': 'C',
-    'PYTHONPATH': os.pathsep.join(filter(None, sys.path)),
-  }
-  if encoding != 'ascii':
-    environment['PYTHONIOENCODING'] = encoding
-  (tmp_path / 'own.py').write_text(
-    'from sklearn import naive_bayes\n\nclass Mod\u00e8le(naive_bayes.GaussianNB):\n'
-    '  pass\n\nmake = Mod\u00e8le\n',
-    encoding='utf-8',
-  )
-  done = subprocess.run(
-    [sys.executable, '-m', 'rethink_gen.audit', '--estimator=own:make', '--seeds=1']
-    + ['--noise_levels=0', '--num_train=200', '--workdir=caf\u00e9 \u2013'],
-    cwd=tmp_path,
-    env=environment,
-    capture_output=True,
-    timeout=100,
-  )
-  assert done.returncode == 0, done.stderr
-  assert b'random labels' in done.stdout
-  page = (tmp_path / 'caf\u00e9 \u2013/report.html').read_bytes().decode('utf-8')
-  assert 'Mod\u00e8le' in page
-  assert '\u03a3' in page
