@@ -11,9 +11,10 @@ makes a Flax linen module or a pair (init, apply); or one of the package's own m
 name. --estimator is MODULE:CLASS or MODULE:FUNCTION, which makes an object with fit and
 predict when it is called without arguments.
 
-The model is trained on the true labels, on labels of which more and more are random, and
-on inputs that are shuffled or replaced by noise, each with several seeds. The folder
---workdir, by default one in runs/audit that is named after data and model, gets
+The model is trained on the true labels, on labels with an increasing fraction replaced at
+random (uniformly over the classes, or with --random_labels=shuffled by the labels of other
+examples), and on inputs that are shuffled or replaced by noise, each with several seeds.
+The folder --workdir, by default one in runs/audit that is named after data and model, gets
 results.json, figure.png and report.html. The same command goes on where it stopped; more
 seeds or levels run only what is new.
 
@@ -478,17 +479,19 @@ def late(records):
 def compare(levels):
   """Adds to each level how many times as many steps as true labels it takes to fit.
 
-  times_longer is the median over seeds, where every seed fitted; else longer_than is the
-  least that the steps taken allow to say.
+  times_longer is the median over seeds and times_longer_range their range, where every seed
+  fitted; else longer_than is the least that the steps taken allow to say.
   """
   true = levels[0]['steps_to_fit']
   for level in levels:
-    level['times_longer'], level['longer_than'] = None, None
+    level |= dict.fromkeys(('times_longer', 'times_longer_range', 'longer_than'))
     if None in true or level['diverged']:
       continue
     if None not in level['steps_to_fit']:
       pairs = zip(level['steps_to_fit'], true, strict=True)
-      level['times_longer'] = float(np.median([own / fit for own, fit in pairs]))
+      times = [own / fit for own, fit in pairs]
+      level['times_longer'] = float(np.median(times))
+      level['times_longer_range'] = [min(times), max(times)]
     else:
       pairs = zip(level['steps_to_fit'], level['steps'], true, strict=True)
       level['longer_than'] = min((own or steps) / fit for own, steps, fit in pairs)

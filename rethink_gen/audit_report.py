@@ -17,6 +17,7 @@ from rethink_gen.paper import drawing, report
 
 NONE = '-'  # a cell without a number; ASCII, for any terminal
 LEVEL = 0.05  # of all tests together whose results the verdict reports
+MEMORIZED = 0.95  # training accuracy on random labels, from which they are memorized
 STILL = 0.01  # gained late, from which training accuracy is called still rising
 NAMES = {
   'shuffled_pixels': 'positions permuted, all alike',
@@ -119,6 +120,7 @@ def verdict(result):
   true, noise = levels['label_noise_0'], levels['label_noise_1']
   return [
     *_divergence(result.levels),
+    *_trivial(result.levels, settings),
     *_fit(true, noise, settings),
     *_test(true, noise, settings),
     *_inputs([levels[name] for name in NAMES if name in levels], settings),
@@ -133,6 +135,22 @@ def _divergence(levels):
         f'Diverged: the loss was no longer a finite number in {level["diverged"]} of '
         f'{level["runs"]} runs with {label(level)}; they are left out of what follows, and '
         'a smaller learning rate may help.'
+      )
+
+
+def is_trivial(level, settings):
+  """Whether a constant guess has the training accuracy that counts as a fit."""
+  return level['train_chance'] >= settings['fit_accuracy']
+
+
+def _trivial(levels, settings):
+  """Where a fit says nothing."""
+  for level in levels:
+    if level['name'] not in NAMES and is_trivial(level, settings):
+      yield (
+        f'A fit of {label(level)} says nothing here: always naming the most frequent of '
+        f'them gives a training accuracy of {metrics.percent(level["train_chance"])}, and '
+        f'{settings["fit_accuracy"]:.4g} counts as a fit; choose a larger fit_accuracy.'
       )
 
 
@@ -175,9 +193,11 @@ def _fit(true, noise, settings):
   if noise['fitted'] < done and noise['best_accuracy'] >= settings['fit_accuracy']:
     yield from _limits(settings)
   if noise['times_longer'] is not None:
+    low, high = noise['times_longer_range']
+    seeds = f'; median over seeds, {low:.1f} to {high:.1f}' if noise['runs'] > 1 else ''
     yield (
       f'Random labels took {noise["times_longer"]:.1f} times as many steps to fit as true '
-      'ones (median over seeds, in whole epochs).'
+      f'ones (in whole epochs{seeds}).'
     )
   elif noise['longer_than'] is not None and noise['fitted'] < done:
     yield (
@@ -247,7 +267,9 @@ def _test(true, noise, settings):
   yield f'That test accuracy is above chance ({_p(true, settings)}).'
   if noise['train_accuracy'] is None:
     return
-  if noise['fitted'] and noise['fitted'] == noise['runs'] - noise['diverged']:
+  done = noise['runs'] - noise['diverged']
+  memorized = noise['train_accuracy_range'][0] >= MEMORIZED
+  if noise['fitted'] == done and memorized and not is_trivial(noise, settings):
     yield (
       'So the same model, trained in the same way, generalizes on true labels and fits '
       'random ones, whose generalization gap is '
@@ -274,9 +296,9 @@ def _scope(settings):
     held_out = ' (no test set was given, so a fifth was held out at random)'
   count = settings['seeds']
   return (
-    f'All of it is of {settings["num_train"]:,} training and {settings["num_test"]:,} test '
-    f'examples{held_out}, and {count} seed{"s" if count > 1 else ""}; of other data, sizes '
-    'or training it says nothing.'
+    f'These results are for {settings["num_train"]:,} training and '
+    f'{settings["num_test"]:,} test examples{held_out} and {count} '
+    f'seed{"s" if count > 1 else ""}; they say nothing about other data, sizes or training.'
   )
 
 
@@ -521,6 +543,8 @@ def answer(result):
   done = noise['runs'] - noise['diverged']
   if not done:
     return 'Training on random labels diverged'
+  if is_trivial(noise, result.settings):
+    return 'Not shown: a constant guess fits these random labels too'
   if noise['fitted']:
     in_part = noise['fitted'] < noise['runs']
     runs = f' in {noise["fitted"]} of {noise["runs"]} runs' if in_part else ''

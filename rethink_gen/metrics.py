@@ -16,6 +16,10 @@ import rich.console
 import rich.progress
 import rich.table
 
+from rethink_gen import significance
+
+LEVEL = 0.05  # of the test behind the words of `conclusion`
+
 # Columns of the progress bar besides what it says: 4 of the bar, 8 of the time left, 4 of
 # 'left', 4 between them.
 REST_OF_BAR = 20
@@ -238,8 +242,9 @@ def _closing_rows(summary):
   yield 'corruption', corruption
   yield 'training accuracy', percent(summary['train_accuracy'])
   yield 'test accuracy', percent(summary['test_accuracy'])
-  yield 'chance', percent(summary['chance_accuracy'])
-  yield 'generalization gap', percent(summary['generalization_gap'])
+  yield 'chance', f'{percent(summary["chance_accuracy"])}, {_guess(summary)}'
+  gap = summary['generalization_gap']
+  yield 'generalization gap', 'none' if gap is None else f'{100 * gap:.2f} points'
   yield 'best test accuracy', percent(summary['best_test_accuracy'])
   if fit is not None:
     yield 'steps to fit', f'{fit:,} (epoch {fit // summary["steps_per_epoch"]})'
@@ -293,26 +298,51 @@ def conclusion(summary):
     )
   train, test = summary['train_accuracy'], summary['test_accuracy']
   chance = summary['chance_accuracy']
-  # Two standard errors of the accuracy of guessing on the test set.
-  error = 2 * (chance * (1 - chance) / summary['num_test']) ** 0.5
-  if summary['corruption'] == 'random_labels':
+  if summary['corruption'] == 'random_labels' or summary.get('label_noise') == 1:
     fitted = 'every one' if train == 1 else percent(train)
     return (
       f'The labels are random, and the network has fitted {fitted} of them; on the test '
-      f'set it is right in {percent(test)} of cases, and guessing in {percent(chance)}.'
+      f'set it is right in {percent(test)} of cases, and a uniform guess in '
+      f'{percent(chance)}.'
     )
-  if test <= chance + error:
-    return 'On the test set the network does no better than guessing.'
+  if not _is_above_chance(summary):
+    return (
+      f'On the test set the network is right in {percent(test)} of cases, which is not '
+      f'shown to be better than {_guess(summary)}, {percent(chance)}.'
+    )
   if summary['corruption'] == 'none':
     return (
       'The labels are true, and what was learned from them carries over: the test '
-      f'accuracy is {_points(test - chance)} chance and {_points(test - train)} the '
-      'training accuracy.'
+      f'accuracy is {_points(test - chance)} chance ({_guess(summary)}) and '
+      f'{_points(test - train)} the training accuracy.'
     )
   return (
     f'Despite the corruption ({summary["corruption"]}) the test accuracy is '
-    f'{_points(test - chance)} chance.'
+    f'{_points(test - chance)} chance ({_guess(summary)}).'
   )
+
+
+def _guess(summary):
+  """What chance is in a summary, in words; those of older runs have a uniform guess."""
+  constant = summary.get('constant_accuracy')
+  if constant is None or constant < summary['chance_accuracy']:
+    return 'a uniform guess'
+  return 'the most frequent class of the training labels'
+
+
+def _is_above_chance(summary):
+  """Whether the test accuracy is above that of both guesses, by tests at LEVEL.
+
+  Which examples are right is not in a summary, so McNemar's test against the constant
+  guess assumes the least overlap that the two accuracies allow.
+  """
+  count, constant = summary['num_test'], summary.get('constant_accuracy')
+  right = round(summary['test_accuracy'] * count)
+  chance = summary['chance_accuracy']
+  p = significance.better_than_guessing(right, count, chance)
+  if constant is not None:
+    p = max(p, significance.better_than_at_most(right, round(constant * count), count))
+  return p <= LEVEL
 
 
 def _points(difference):

@@ -21,6 +21,7 @@ from rethink_gen import (
   paths,
   programs,
   sgd,
+  significance,
   workdirs,
 )
 from rethink_gen import config as config_lib
@@ -384,7 +385,7 @@ def summarize(config, dataset, labels_changed, state, records, status):
 
   dead_units is the share of ReLU units that no training example activates, None for a model
   that does not tell; dead_layers, {layer: share}, has the layers that are mostly dead.
-  chance_accuracy is that of a uniform guess, 1 / classes.
+  constant_accuracy and chance_accuracy are those of `guesses`.
   """
   last = records[-1] if records else {}
   train, test = last.get('train_accuracy'), last.get('test_accuracy')
@@ -415,7 +416,7 @@ def summarize(config, dataset, labels_changed, state, records, status):
     'train_accuracy': train,
     'test_accuracy': test,
     **top5,  # where images are streamed
-    'chance_accuracy': 1 / dataset.num_classes,
+    **guesses(config, dataset),
     'generalization_gap': train - test if records else None,
     'best_test_accuracy': max((r['test_accuracy'] for r in records), default=None),
     'steps_to_fit': next(fitted, None),
@@ -427,6 +428,27 @@ def summarize(config, dataset, labels_changed, state, records, status):
     'precision': config.precision,
     'jax_version': jax.__version__,
     'seed': config.seed,
+  }
+
+
+def guesses(config, dataset):
+  """The test accuracies of guesses that do not look at the images, for a summary.
+
+  constant_accuracy is that of always naming the most frequent training label. It is None
+  for data sets that are streamed, whose labels are not in memory, and where all labels are
+  drawn uniformly, which makes no class the most frequent but by luck. chance_accuracy is
+  the better of it and a uniform guess, 1 / classes.
+  """
+  noise = config.corruption
+  is_uniform = noise.mode == 'random_labels' or noise.label_noise == 1
+  constant = None
+  if isinstance(dataset, sources.Dataset) and not is_uniform:
+    constant = significance.constant_accuracy(
+      dataset.y_train, dataset.y_test, dataset.num_classes
+    )
+  return {
+    'constant_accuracy': constant,
+    'chance_accuracy': max(constant or 0.0, 1 / dataset.num_classes),
   }
 
 

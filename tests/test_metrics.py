@@ -29,12 +29,16 @@ SUMMARY = {
   'test_accuracy': 0.5,
   'best_test_accuracy': 0.52,
   'chance_accuracy': 0.1,
+  'constant_accuracy': 0.1,
   'generalization_gap': 0.5,
   'seconds': 61.0,
   'examples_per_second': 12_345.6,
   'device': '1 x cpu (2 cores)',
   'precision': 'float32',
 }
+
+
+SKEWED = {'num_test': 200, 'chance_accuracy': 0.935, 'constant_accuracy': 0.935}
 
 
 def events(folder):
@@ -147,12 +151,26 @@ def test_a_span_whose_ends_print_alike_is_one_number():
 @pytest.mark.parametrize(
   ('changes', 'words'),
   [
-    ({}, 'is 40.00 percentage points above chance and 50.00 percentage points below'),
+    ({}, 'is 40.00 percentage points above chance (the most frequent class'),
+    ({}, 'of the training labels) and 50.00 percentage points below the training'),
     ({'train_accuracy': 0.4}, '10.00 percentage points above the training accuracy'),
-    ({'test_accuracy': 0.106}, 'no better than guessing'),
-    ({'test_accuracy': 0.107}, '0.70 percentage points above chance'),
+    (
+      {'test_accuracy': 0.1075},
+      'right in 10.75% of cases, which is not shown to be',
+    ),
+    ({'test_accuracy': 0.108}, '0.80 percentage points above chance'),
+    # Noise of which nine in ten images have one label: naming it is as good.
+    (SKEWED | {'test_accuracy': 0.935}, 'not shown to be better than the most frequent'),
+    (SKEWED | {'test_accuracy': 0.985}, '5.00 percentage points above chance (the most'),
+    # Without the predictions, differences of two accuracies count least where they can.
+    (SKEWED | {'test_accuracy': 0.96}, 'not shown to be better'),
+    # The classes of the training set are rare in the test set, or not known.
+    ({'constant_accuracy': 0.02}, 'points above chance (a uniform guess)'),
+    ({'constant_accuracy': None}, 'points above chance (a uniform guess)'),
+    ({'constant_accuracy': None, 'test_accuracy': 0.1045}, 'better than a uniform guess'),
     ({'corruption': 'gaussian'}, 'Despite the corruption (gaussian)'),
-    ({'corruption': 'gaussian', 'test_accuracy': 0.1}, 'no better than guessing'),
+    ({'corruption': 'gaussian', 'test_accuracy': 0.1}, 'not shown to be better'),
+    ({'corruption': 'partial_labels', 'label_noise': 0.8}, 'Despite the corruption (part'),
     ({'status': 'diverged', 'train_accuracy': None}, 'Diverged: the loss was no longer'),
   ],
 )
@@ -169,11 +187,20 @@ def test_the_conclusion_says_what_the_numbers_say(changes, words):
   ],
 )
 def test_the_conclusion_on_random_labels(train, test, words):
-  changes = {'corruption': 'random_labels', 'train_accuracy': train}
-  said = metrics.conclusion(SUMMARY | changes | {'test_accuracy': test})
+  changes = {'train_accuracy': train, 'test_accuracy': test, 'constant_accuracy': None}
+  random = {'corruption': 'random_labels'}
+  said = metrics.conclusion(SUMMARY | random | changes)
   assert words in said
   assert said.startswith('The labels are random')
-  assert said.endswith('and guessing in 10.00%.')
+  assert said.endswith('and a uniform guess in 10.00%.')
+  # The same labels under another name.
+  partial = {'corruption': 'partial_labels', 'label_noise': 1.0}
+  assert metrics.conclusion(SUMMARY | partial | changes) == said
+
+
+def test_the_conclusion_on_a_run_that_has_no_constant_guess_on_record():
+  older = {k: v for k, v in SUMMARY.items() if k != 'constant_accuracy'}
+  assert 'above chance (a uniform guess)' in metrics.conclusion(older)
 
 
 def test_layers_that_are_mostly_dead_are_said_in_a_sentence(capsys):
@@ -193,6 +220,8 @@ def test_the_closing_table_fits_a_pipe_and_a_narrow_terminal(capsys):
   assert table['speed'] == '12,346 examples/s on 1 x cpu (2 cores), float32'
   assert '  steps to fit        780 (epoch 2)\n' in said
   assert '  test accuracy       50.00%\n' in said
+  assert '  generalization gap  50.00 points\n' in said
+  assert '  chance              10.00%, the most frequent class of the training' in said
   assert all(len(line) < 80 for line in said.splitlines() if line.startswith('  '))
   assert metrics.conclusion(SUMMARY) in said
 

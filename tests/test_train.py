@@ -206,3 +206,28 @@ def test_a_start_that_kills_a_layer_is_reported(tmp_path, cifar10, start):
   else:
     assert (summary['dead_layers'], said) == ({}, '')
     assert record['dead_units/conv_2'] == 0
+
+
+def test_chance_is_the_best_constant_guess(tmp_path):
+  random = np.random.default_rng(0)
+  y_train, y_test = (np.int64(random.random(n) < 0.1) for n in (200, 100))
+  arrays = {
+    'x_train': random.integers(0, 256, (200, 8, 8, 1), np.uint8),
+    'x_test': random.integers(0, 256, (100, 8, 8, 1), np.uint8),
+  }
+  np.savez(tmp_path / 'noise.npz', **arrays, y_train=y_train, y_test=y_test)
+  of_noise = {'dataset.name': 'npz', 'dataset.path': str(tmp_path / 'noise.npz')}
+  of_noise |= {'num_epochs': 1, 'corruption.mode': 'none', 'dataset.num_train': None}
+  share = np.mean(y_test == 0)
+  assert share > 0.85
+  true = train.run(make_config(**of_noise), tmp_path / 'true')
+  assert (true['constant_accuracy'], true['chance_accuracy']) == (share, share)
+  assert 'carries over' not in metrics.conclusion(true)
+  # Labels that are drawn uniformly make no class the most frequent but by luck.
+  for name, changes in {
+    'random': {'corruption.mode': 'random_labels'},
+    'partial': {'corruption.mode': 'partial_labels', 'corruption.label_noise': 1.0},
+  }.items():
+    found = train.run(make_config(**of_noise | changes), tmp_path / name)
+    assert (found['constant_accuracy'], found['chance_accuracy']) == (None, 0.5)
+    assert 'and a uniform guess in 50.00%.' in metrics.conclusion(found)

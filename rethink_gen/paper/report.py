@@ -50,17 +50,22 @@ def write(workdir, scale, rows, runs, command):
       'rows': section['entries'],
     }
     metrics.write_json(folder / 'results.json', results)
-    (folder / 'table.md').write_text(section['table'])
+    write_text(folder / 'table.md', section['table'])
     for kind in ('png', 'svg'):
       (folder / f'{name}.{kind}').write_bytes(section[kind])
-    (folder / 'report.html').write_text(render([section], command))
+    write_text(folder / 'report.html', render([section], command))
     print(f'\n{section["title"]}\n\n{section["table"]}')
     print('\n'.join([*section['findings'], section['scale']]))
     sections.append(section)
   if len(sections) > 1:
-    (workdir / 'report.html').write_text(render(sections, command))
+    write_text(workdir / 'report.html', render(sections, command))
   where = workdir if len(sections) > 1 else folder
   print(f'\nTo read and look at: {where}/report.html')
+
+
+def write_text(path, text):
+  """Writes UTF-8, whatever the locale; bytes in a path that are none stay as they were."""
+  path.write_bytes(text.encode('utf-8', 'surrogateescape'))
 
 
 def says(artifact, scale):
@@ -215,7 +220,7 @@ def data_uri(svg):
 
 def render(sections, command):
   """report.html: one file that needs no other."""
-  template = pathlib.Path(__file__).with_name('report.html').read_text()
+  template = pathlib.Path(__file__).with_name('report.html').read_text('utf-8')
   environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
   return environment.from_string(template).render(
     sections=sections,
