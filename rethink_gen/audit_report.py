@@ -55,7 +55,7 @@ def _divergence(levels):
 
 def _fit(true, noise, settings):
   if noise['train_accuracy'] is None:
-    yield 'Whether it fits random labels is not known: every run on them diverged.'
+    yield 'Whether it fits random labels is not known: no run on them was completed.'
     return
   threshold = f'{settings["fit_accuracy"]:.4g}'
   reached = f'training accuracy {_percent(noise, "train")}'
@@ -209,7 +209,7 @@ def table(result):
       line += [_percent(level, 'train'), _percent(level, 'test')]
       line += [f'{100 * level["generalization_gap"]:.1f}', f'{level["p_value"]:.2g}']
     else:
-      line += 4 * ['diverged']
+      line += 4 * ['diverged' if level['diverged'] else 'failed']
     if steps:
       fitted = [s for s in level['steps_to_fit'] if s is not None]
       line.append(f'{np.median(fitted):,.0f}' if len(fitted) == level['runs'] else '–')
@@ -367,7 +367,7 @@ def answer(result):
   noise = next(level for level in result.levels if level['label_noise'] == 1)
   done = noise['runs'] - noise['diverged']
   if not done:
-    return 'Training on random labels diverged'
+    return 'Training on random labels ' + ('diverged' if noise['diverged'] else 'failed')
   if noise['fitted'] == done:
     return 'It fits random labels'
   if noise['fitted']:
