@@ -3,9 +3,9 @@
 # All but the programs main and reproduce, whose flags would clash in one process.
 __all__ = [
   *('audit', 'audit_report', 'checkpoint', 'command_line', 'config', 'data', 'distributed'),
-  *('errors', 'estimate', 'examples', 'interrupt', 'learners', 'metrics', 'models'),
-  *('paper', 'programs', 'randomizations', 'runs', 'sgd', 'significance', 'streamed'),
-  *('theory', 'together', 'train', 'workdirs'),
+  *('errors', 'estimate', 'examples', 'identity', 'interrupt', 'learners', 'metrics'),
+  *('models', 'paper', 'programs', 'randomizations', 'runs', 'sgd', 'significance'),
+  *('streamed', 'theory', 'together', 'train', 'workdirs'),
 ]
 
 

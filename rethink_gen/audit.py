@@ -36,6 +36,7 @@ import numbers
 import pathlib
 import shutil
 import time
+import uuid
 from typing import NamedTuple
 
 import jax
@@ -113,6 +114,7 @@ def randomization_test(
   random_labels='uniform',
   seeds=3,
   fit_accuracy=FIT_ACCURACY,
+  training_argument=None,
   workdir=None,
   progress=metrics.progress,
 ):
@@ -127,21 +129,23 @@ def randomization_test(
 
   A position is a pixel of images (n, h, w, c) or uint8 (n, h, w), a step of sequences
   (n, steps, channels), a feature of vectors (n, d), whose Gaussian noise has the moments
-  of each feature, and otherwise those of each channel. Integers that are not uint8 are
-  taken for tokens, which have no Gaussian.
+  of each feature, and otherwise those of each channel. Images (n, c, h, w) of at most four
+  channels and more than four pixels a side are known by that. Integers that are not uint8
+  are taken for tokens, which have no Gaussian.
 
   Args:
-    model: a Flax linen module, whatever its argument for training; or a pair of pure
+    model: a Flax linen module; or a pair of pure
       functions, init(key, inputs) -> parameters and apply(parameters, inputs) -> logits;
       or an object with fit and predict, as of scikit-learn, which gets its inputs as rows,
       and whose random_state, if any, is the seed; or the name of a model of this package,
       or a config of it, trained as `train.run` does.
-    x_train, x_test: arrays (n, ...). Of uint8 a model gets float32 within [0, 1], else
-      float32, or int32 of integers. Without a test set a fifth of the training examples is
-      held out.
+    x_train, x_test: arrays (n, ...). An estimator gets copies of their own type, uint8 as
+      0 to 255. A network gets float32, within [0, 1] from uint8, or int32 from integers.
+      Without a test set a fifth of the training examples is held out.
     y_train, y_test: integers (n,), the classes 0, 1, ..., each in y_train.
     optimizer: an optax transformation; by default Adam with learning rate 0.001, and for
-      the package's models what their config says.
+      the package's models what their config says. It may ask for the loss, as
+      optax.lbfgs() does. An estimator takes no optimizer, num_epochs or batch_size.
     num_epochs: at most so many; by default as make 3,000 steps, and at least 30, or what a
       config says.
     batch_size: by default 128, or less of less data, or what a config says.
@@ -151,26 +155,35 @@ def randomization_test(
       training examples, which keeps the frequencies of the classes.
     seeds: how many: 0, 1, ..., each of the training and of the corruption.
     fit_accuracy: the training accuracy that counts as a fit.
+    training_argument: the name of the argument of a module's call, or of its field, that
+      says whether it is being trained; by default one of `learners.TRAINING`.
     workdir: a folder for the runs and the report; by default one in runs/audit named
-      after all that decides what training gives.
-    progress: as for `train.run`.
+      after all that decides what training gives: the data, the settings, and the model
+      with its code.
+    progress: as for `train.run`; None: nothing is shown.
 
   Returns:
-    A Result. Of runs that are finished in the folder nothing is run again.
+    A Result. Of runs that are finished in the folder nothing is run again. Where an
+    estimator cannot be fitted to one of the setups the others stand, and the verdict says
+    so.
 
   Raises:
-    BadInput: for what cannot be tested; nothing was trained then.
+    BadInput: for what cannot be tested, be it that the first fit fails or predicts no
+      labels; no result was written then.
     train.Interrupted: after SIGTERM or SIGINT; the same call goes on.
   """
   dataset, held_out = randomizations.make_dataset(x_train, y_train, x_test, y_test)
+  dataset = learners.adapt(model, dataset)
   config = make_config(model, dataset, num_epochs, batch_size, fit_accuracy)
   setups = randomizations.make_setups(noise_levels, dataset.x_train, random_labels)
-  if not isinstance(seeds, numbers.Integral) or seeds < 1:
+  if not _is_count(seeds) or seeds < 1:
     raise BadInput(f'seeds is {seeds!r}, but it must be how many, 1 or more.')
-  learner = learners.make(model, dataset, optimizer, config)
+  seeds, fit_accuracy = int(seeds), config.stop_at_train_accuracy
+  randomizations.warn_of_layout(dataset.x_train)
+  learner = learners.make(model, dataset, optimizer, config, training_argument)
   workdir = open_folder(workdir, learner, dataset, random_labels)
   with workdirs.only_writer(workdir):
-    runs = run_all(learner, dataset, setups, seeds, workdir, progress)
+    runs = run_all(learner, dataset, setups, seeds, workdir, progress or metrics.silence)
   *ordinary, signs = setups
   groups = significance.group_inputs(dataset.x_train)
   levels = [
@@ -191,9 +204,14 @@ def randomization_test(
     verdict=[],
     workdir=workdir,
   )
-  result = result._replace(verdict=audit_report.verdict(result))
+  verdict = [*describe_failures(setups, runs), *audit_report.verdict(result)]
+  result = result._replace(verdict=verdict)
   audit_report.write(result, runs)
   return result
+
+
+def _is_count(value):
+  return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 # How it is trained, and where.
@@ -201,6 +219,12 @@ def randomization_test(
 
 def make_config(model, dataset, num_epochs, batch_size, fit_accuracy):
   """The config of the loop; of the package's own models, theirs."""
+  for name, value in (('num_epochs', num_epochs), ('batch_size', batch_size)):
+    if learners.is_estimator(model) and value is not None:
+      raise BadInput(
+        f'{name} is {value!r}, but {type(model).__name__} is fitted by its own method fit; '
+        f'leave {name} out.'
+      )
   is_config = isinstance(model, config_dict.ConfigDict)
   config = model.copy_and_resolve_references() if is_config else config_lib.default()
   if isinstance(model, str):
@@ -232,8 +256,10 @@ def make_config(model, dataset, num_epochs, batch_size, fit_accuracy):
   for field, value in given.items():
     accepts, words = config_lib.ACCEPTED[field]
     name = 'fit_accuracy' if field == 'stop_at_train_accuracy' else field
-    kind = numbers.Real if name == 'fit_accuracy' else numbers.Integral
-    if not isinstance(value, kind) or not accepts(value):
+    is_kind = (
+      isinstance(value, numbers.Real) if name == 'fit_accuracy' else _is_count(value)
+    )
+    if not is_kind or not accepts(value):
       raise BadInput(f'{name} is {value!r}, but it must be {words}.')
     config[field] = float(value) if name == 'fit_accuracy' else int(value)
   if config.batch_size % devices:
@@ -248,26 +274,65 @@ def make_config(model, dataset, num_epochs, batch_size, fit_accuracy):
 
 def open_folder(workdir, learner, dataset, random_labels):
   """The folder of an audit, made if needed, which says whose it is."""
-  config = learner.config
-  found = complexity.digest(config, dataset) + learner.digest
-  if random_labels != 'uniform':
-    found += random_labels
-  digest = hashlib.blake2b(found.encode(), digest_size=8).hexdigest()
-  workdir = pathlib.Path(workdir or pathlib.Path('runs', 'audit', digest)).absolute()
+  parts = identify(learner, dataset, random_labels)
+  known = parts['model'] is not None
+  digest = _blake2b(*parts.values()) if known else uuid.uuid4().hex[:16]
+  try:
+    workdir = pathlib.Path(workdir or pathlib.Path('runs', 'audit', digest)).absolute()
+  except TypeError as error:
+    raise BadInput(f'workdir is {workdir!r}, but it must be a path.') from error
   workdirs.check_folder(workdir)
   file = workdir / 'audit.json'
-  try:
-    before = json.loads(file.read_text())['digest'] if file.exists() else None
-  except (ValueError, KeyError, TypeError):
-    before = 'damaged'
-  if before not in (None, digest) or (not before and (workdir / 'results.json').exists()):
+  before = None
+  if (
+    any(path.is_file() for path in (workdir / 'runs').rglob('*'))
+    or (workdir / 'results.json').exists()
+  ):
+    before = _read_parts(file)
+  if before is not None and not known:
     raise BadInput(
-      f'The folder {workdir} holds the audit of another model, data or training; choose '
-      'another workdir.'
+      f'The folder {workdir} holds an audit, and whether it is of this model cannot be '
+      'known; choose another workdir, where all is run again.'
+    )
+  if before is not None and before != parts:
+    words = [name for name, value in parts.items() if before.get(name) != value]
+    raise BadInput(
+      f'The folder {workdir} holds the audit of another {" and another ".join(words)}; '
+      'choose another workdir.'
     )
   workdir.mkdir(parents=True, exist_ok=True)
-  metrics.write_json(file, {'digest': digest, 'model': learner.name})
+  metrics.write_json(file, {'model': learner.name, 'digests': parts})
   return workdir
+
+
+def _read_parts(file):
+  """The digests of `identify` that a folder's audit.json has; {} where they are lost."""
+  try:
+    return dict(json.loads(file.read_text())['digests'])
+  except (OSError, ValueError, KeyError, TypeError):
+    return {}
+
+
+def identify(learner, dataset, random_labels):
+  """{part: digest} of what decides the runs of an audit; None for what is not known."""
+  data = hashlib.blake2b(digest_size=8)
+  for array in dataset[:4]:
+    data.update(f'{array.dtype} {array.shape}'.encode())
+    data.update(np.ascontiguousarray(array))
+  fields = config_lib.changes(learner.config)
+  own = {f: v for f, v in fields.items() if not f.startswith(('dataset.', 'corruption.'))}
+  own |= {f: v for f, v in fields.items() if f == 'dataset.crop_size'}
+  training = json.dumps(own, sort_keys=True) if learner.program else ''
+  return {
+    'model': learner.digest,
+    'data': data.hexdigest(),
+    'training': _blake2b(training),
+    'random labels': random_labels,
+  }
+
+
+def _blake2b(*texts):
+  return hashlib.blake2b('\0'.join(texts).encode(), digest_size=8).hexdigest()
 
 
 # The runs.
@@ -276,13 +341,17 @@ def open_folder(workdir, learner, dataset, random_labels):
 class Run(NamedTuple):
   """One training, as its folder has it."""
 
-  summary: dict  # of `train.summarize`
+  summary: dict  # of `train.summarize`; of one that failed its status and reason alone
   records: list  # the evaluations; none of an estimator
   predictions: np.ndarray | None  # int64 (m,) of the test set, of signs of the training set
 
 
 def run_all(learner, dataset, setups, seeds, workdir, progress):
-  """{setup name: [Run of each seed]}; what the folder has is not run again."""
+  """{setup name: [Run of each seed]}; what the folder has is not run again.
+
+  A setup whose fit fails is a Run with the status failed, which the folder does not keep;
+  where there is no other run it raises BadInput.
+  """
   program = learner.program
   steps = program.steps_per_epoch * learner.config.num_epochs if program else 1
   jobs = [(setup, seed) for seed in range(seeds) for setup in setups]
@@ -296,9 +365,17 @@ def run_all(learner, dataset, setups, seeds, workdir, progress):
       if new:
         folder.mkdir(parents=True, exist_ok=True)
         shown = _part(update, done * steps, f'{setup.name}, seed {seed}')
-        run(learner, dataset, setup, seed, folder, shown)
         done += 1
-      found = read_run(folder)
+        try:
+          run(learner, dataset, setup, seed, folder, shown)
+        except BadInput as error:
+          if not any(folder.iterdir()):
+            folder.rmdir()
+          if not any(runs.values()):
+            raise
+          found = Run({'status': 'failed', 'reason': str(error)}, [], None)
+      if not new or folder.exists():
+        found = read_run(folder)
       runs[setup.name].append(found)
       if new:
         say(f'{done}/{len(jobs)}  {_line(setup, seed, found)}', done * steps)
@@ -307,6 +384,8 @@ def run_all(learner, dataset, setups, seeds, workdir, progress):
 
 def _line(setup, seed, run):
   summary = run.summary
+  if summary['status'] == 'failed':
+    return f'{setup.name:<16}  seed {seed}  failed: {summary["reason"]}'
   line = f'{setup.name:<16}  seed {seed}  {metrics.duration(summary["seconds"]):>6}'
   if summary['status'] == 'diverged':
     return f'{line}  diverged'
@@ -363,9 +442,11 @@ def run(learner, dataset, setup, seed, folder, progress):
       logits = outputs(learner, state, looked_at)
       predictions = (logits[:, :2] if is_signs else logits).argmax(-1)
   else:
+    classes = 2 if is_signs else data.num_classes
     fitted = learners.fit_estimator(learner.estimator, data.x_train, data.y_train, seed)
-    predictions = learners.predict(fitted, looked_at)
-    summary = summarize_estimator(data, setup, changed, fitted, seed, started)
+    found = [learners.predict(fitted, x, classes) for x in (data.x_train, data.x_test)]
+    predictions = found[0] if is_signs else found[1]
+    summary = summarize_estimator(data, setup, changed, found, seed, started)
   if summary['status'] == 'complete':
     np.save(folder / 'predictions.npy', predictions)
   metrics.write_json(folder / 'summary.json', summary)  # the last: now it is complete
@@ -380,13 +461,15 @@ def outputs(learner, state, inputs):
     return complexity.in_batches(forward, inputs)
 
 
-def summarize_estimator(data, setup, changed, fitted, seed, started):
-  """The fields of `train.summarize` that an estimator has."""
-  right = (
-    float((learners.predict(fitted, x) == y).mean())
-    for x, y in ((data.x_train, data.y_train), (data.x_test, data.y_test))
+def summarize_estimator(data, setup, changed, predictions, seed, started):
+  """The fields of `train.summarize` that an estimator has.
+
+  predictions are those of the training and of the test examples.
+  """
+  train_accuracy, test_accuracy = (
+    float((own == labels).mean())
+    for own, labels in zip(predictions, (data.y_train, data.y_test), strict=True)
   )
-  train_accuracy, test_accuracy = right
   return {
     'status': 'complete',
     'corruption': setup.mode,
@@ -405,6 +488,18 @@ def summarize_estimator(data, setup, changed, fitted, seed, started):
 # What the runs say.
 
 
+def describe_failures(setups, runs):
+  """A sentence for each setup of which a run failed."""
+  for setup in setups:
+    own = [run.summary for run in runs[setup.name]]
+    reasons = [summary['reason'] for summary in own if summary['status'] == 'failed']
+    if reasons:
+      yield (
+        f'Failed: {len(reasons)} of {len(own)} runs of the setup {setup.name}; what '
+        f'follows is without them. {reasons[0]}'
+      )
+
+
 def measure(setup, dataset, groups, runs, fit_accuracy):
   """One setup over its seeds: a dict, less what `compare` and `correct` add.
 
@@ -420,6 +515,8 @@ def measure(setup, dataset, groups, runs, fit_accuracy):
   Args:
     groups: int (n,), which training inputs are equal, as of `significance.group_inputs`.
   """
+  failed = [run for run in runs if run.summary['status'] == 'failed']
+  runs = [run for run in runs if run.summary['status'] != 'failed']
   done = [run for run in runs if run.summary['status'] == 'complete']
   fitted = [run.summary['train_accuracy'] >= fit_accuracy for run in done]
   level = {
@@ -427,6 +524,7 @@ def measure(setup, dataset, groups, runs, fit_accuracy):
     'label_noise': setup.label_noise,
     'runs': len(runs),
     'diverged': len(runs) - len(done),
+    'failed': len(failed),
     'fitted': sum(fitted),
     'labels_changed': _mean([run.summary['labels_changed'] for run in runs]),
     'steps_to_fit': [run.summary['steps_to_fit'] for run in runs],
@@ -523,7 +621,7 @@ def measure_signs(learner, runs, dataset, seeds):
     can be trained to; where they are linear it is that of all linear classifiers of the
     inputs, a space of `dimension`, with an upper_bound. For others both are None.
   """
-  if any(run.summary['status'] == 'diverged' for run in runs):
+  if any(run.summary['status'] != 'complete' for run in runs):
     return None
   signs = np.stack([randomizations.signs_of(dataset, seed) for seed in range(seeds)])
   fits = iter(runs)
@@ -657,6 +755,12 @@ def define_flags():
   )
   flags.DEFINE_integer('batch_size', None, 'Examples; by default 128, or less of less.')
   flags.DEFINE_integer('num_train', None, 'The first so many examples; by default all.')
+  flags.DEFINE_string(
+    'training_argument',
+    None,
+    "The argument of a Flax module's call that says whether it is being trained, if its "
+    f'name is none of {", ".join(learners.TRAINING)}.',
+  )
   flags.DEFINE_integer('seeds', 3, 'How many seeds.')
   flags.DEFINE_list(
     'noise_levels',
@@ -684,8 +788,15 @@ def main(_):
 
 
 def _audit(given, _):
+  if given.estimator:
+    for flag in ('learning_rate', 'epochs', 'batch_size', 'training_argument'):
+      if given[flag].value is not None:
+        raise BadInput(
+          f'--{flag} is {given[flag].value}, but an estimator is fitted by its own method '
+          f'fit; leave --{flag} out.'
+        )
   x_train, y_train, x_test, y_test = read_data(given.data)
-  classes = len(np.unique(y_train))
+  x_train, y_train, classes = first(x_train, y_train, given.num_train)
   optimizer = None
   if given.learning_rate is not None and not 0 < given.learning_rate < math.inf:
     raise BadInput(
@@ -703,8 +814,8 @@ def _audit(given, _):
       optimizer = sgd.optimizer(config_lib.default(), sgd.Rates(given.learning_rate, 0.0))
   return randomization_test(
     model,
-    x_train[: given.num_train],
-    y_train[: given.num_train],
+    x_train,
+    y_train,
     x_test,
     y_test,
     optimizer=optimizer,
@@ -714,8 +825,33 @@ def _audit(given, _):
     random_labels=given.random_labels,
     seeds=given.seeds,
     fit_accuracy=given.fit_accuracy,
+    training_argument=given.training_argument,
     workdir=given.workdir,
   )
+
+
+def first(x, y, count):
+  """(x, y, classes): the first `count` training examples, or all, and how many classes.
+
+  Raises:
+    BadInput: for more than there are, or where some classes come later.
+  """
+  classes = np.unique(y)
+  if count is None:
+    return x, y, len(classes)
+  if not 1 <= count <= len(y):
+    raise BadInput(
+      f'--num_train is {count}, but there are {len(y):,} training examples; take from 1 to '
+      'that many.'
+    )
+  missing = np.setdiff1d(classes, y[:count])
+  if len(missing):
+    raise BadInput(
+      f'--num_train={count} takes the first {count:,} examples, and among them are only '
+      f'{len(classes) - len(missing)} of {len(classes)} classes; take more, or shuffle the '
+      'examples in the file if they are sorted by class.'
+    )
+  return x[:count], y[:count], len(classes)
 
 
 def read_data(name):

@@ -156,7 +156,7 @@ def _trivial(levels, settings):
 
 def _fit(true, noise, settings):
   if noise['train_accuracy'] is None:
-    yield 'Whether it fits random labels is not known: every run on them diverged.'
+    yield 'Whether it fits random labels is not known: no run on them was completed.'
     return
   threshold = f'{settings["fit_accuracy"]:.4g}'
   reached = f'training accuracy {_percent(noise, "train")}'
@@ -369,7 +369,7 @@ def table(result):
       corrected = level['p_adjusted']
       line.append(NONE if corrected is None else f'{corrected:.2g}')
     else:
-      line += 5 * ['diverged']
+      line += 5 * ['diverged' if level['diverged'] else 'failed']
     if steps:
       fitted = [s for s in level['steps_to_fit'] if s is not None]
       line.append(f'{np.median(fitted):,.0f}' if len(fitted) == level['runs'] else NONE)
@@ -542,7 +542,7 @@ def answer(result):
   noise = next(level for level in result.levels if level['label_noise'] == 1)
   done = noise['runs'] - noise['diverged']
   if not done:
-    return 'Training on random labels diverged'
+    return 'Training on random labels ' + ('diverged' if noise['diverged'] else 'failed')
   if is_trivial(noise, result.settings):
     return 'Not shown: a constant guess fits these random labels too'
   if noise['fitted']:

@@ -138,30 +138,38 @@ def train_step(model, transformation, state, inputs, labels, dropout_key):
   auxiliary heads in it too.
   """
 
-  def differentiate(params, batch_stats, inputs, labels, key):
-    def loss_of(params):
-      logits, updated = model.apply(
-        {'params': params, 'batch_stats': batch_stats},
-        inputs,
-        train=True,
-        mutable=['batch_stats', layers.AUXILIARY],
-        rngs={'dropout': key},
-      )
-      loss = mean_cross_entropy(logits, labels)
-      heads = jax.tree.leaves(updated.get(layers.AUXILIARY, {}))
-      helping = sum(mean_cross_entropy(head, labels) for head in heads)
-      stats = updated.get('batch_stats', {})
-      return loss + AUXILIARY_WEIGHT * helping, (loss, logits, stats)
+  def evaluate(params, batch_stats, inputs, labels, key):
+    logits, updated = model.apply(
+      {'params': params, 'batch_stats': batch_stats},
+      inputs,
+      train=True,
+      mutable=['batch_stats', layers.AUXILIARY],
+      rngs={'dropout': key},
+    )
+    loss = mean_cross_entropy(logits, labels)
+    heads = jax.tree.leaves(updated.get(layers.AUXILIARY, {}))
+    helping = sum(mean_cross_entropy(head, labels) for head in heads)
+    stats = updated.get('batch_stats', {})
+    return loss + AUXILIARY_WEIGHT * helping, (loss, logits, stats)
 
-    gradient, (loss, logits, stats) = jax.grad(loss_of, has_aux=True)(params)
-    return (loss, stats, gradient), logits
+  def differentiate(params, *batch):
+    found = jax.value_and_grad(evaluate, has_aux=True)(params, *batch)
+    (objective, (loss, logits, stats)), gradient = found
+    return (objective, loss, stats, gradient), logits
 
   if getattr(model, 'batch_norm_per_device', False):
     differentiate = on_each_device(differentiate)
-  (loss, batch_stats, gradient), logits = differentiate(
-    state.params, state.batch_stats, inputs, labels, dropout_key
+  batch = state.batch_stats, inputs, labels, dropout_key
+  (objective, loss, batch_stats, gradient), logits = differentiate(state.params, *batch)
+  # Line searches and the like want to know the loss, here and elsewhere; others ignore it.
+  updates, opt_state = optax.with_extra_args_support(transformation).update(
+    gradient,
+    state.opt_state,
+    state.params,
+    value=objective,
+    grad=gradient,
+    value_fn=lambda params: evaluate(params, *batch)[0],
   )
-  updates, opt_state = transformation.update(gradient, state.opt_state, state.params)
   position = state.step % len(state.losses)
   correct = (logits.argmax(-1) == labels).sum(dtype=jnp.int32)
   return State(

@@ -76,11 +76,11 @@ def test(tmp_path):
     defaults = {
       'noise_levels': (),
       'seeds': 1,
-      'num_epochs': 3,
-      'batch_size': 40,
       'workdir': tmp_path / 'audit',
       'progress': metrics.silence,
     }
+    if not hasattr(model, 'fit'):
+      defaults |= {'num_epochs': 3, 'batch_size': 40}
     return rethink_gen.randomization_test(model, *arrays, **defaults | options)
 
   return run
@@ -227,7 +227,8 @@ def test_a_run_is_that_of_train(test, digits, tmp_path):
 
 def test_a_module_with_batch_normalization_and_dropout(test, digits):
   x, y, *_ = vectors(digits)
-  model = learners.of_module(Regularized())
+  modes = learners.training_modes(Regularized(), None, jnp.zeros((1, 64)))
+  model = learners.of_module(modes)
   variables = model.init(jax.random.key(0), jnp.zeros((1, 64)), train=False)
   assert variables['batch_stats'].keys() == {'batch_stats'}
   same = [model.apply(variables, x[:5], train=False) for _ in range(2)]

@@ -30,8 +30,9 @@ def corrupt(dataset, mode, seed=0, label_noise=0.0):
       to the same class, at every higher one.
 
   Returns:
-    A Dataset of the same shapes. Gaussian images are float32, on the scale of uint8, not
-    clipped: clipping would change the variance they are to match.
+    A Dataset of the same shapes. Gaussian images are float32, or of the wider type that the
+    images have, on the scale of uint8, not clipped: clipping would change the variance they
+    are to match.
   """
   if mode == 'none':
     return dataset
@@ -42,8 +43,10 @@ def corrupt(dataset, mode, seed=0, label_noise=0.0):
   statistics = None
   if mode == 'gaussian':
     pixels = dataset.x_train.reshape(-1, dataset.x_train.shape[-1])
+    kind = np.result_type(pixels, np.float32)  # of float64, what float32 cannot hold
     statistics = tuple(
-      moment(0, dtype=np.float64).astype(np.float32) for moment in (pixels.mean, pixels.std)
+      moment(0, dtype=np.promote_types(kind, np.float64)).astype(kind)
+      for moment in (pixels.mean, pixels.std)
     )
 
   def replace(images, stream):
