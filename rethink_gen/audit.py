@@ -327,7 +327,7 @@ def identify(learner, dataset, random_labels):
     'model': learner.digest,
     'data': data.hexdigest(),
     'training': _blake2b(training),
-    'random labels': random_labels,
+    'choice of random labels': random_labels,
   }
 
 
