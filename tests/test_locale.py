@@ -38,7 +38,7 @@ def test_an_artifact(tmp_path):
   assert '|' in (folder / 'table.md').read_text('utf-8')
 
 
-@pytest.mark.parametrize('encoding', ['ascii', 'latin-1', 'utf-8'])
+@pytest.mark.parametrize('encoding', ['latin-1'])
 def test_an_audit(tmp_path, encoding):
   code = (
     'from sklearn import naive_bayes\nclass Mod\u00e8le(naive_bayes.GaussianNB): pass\n'
