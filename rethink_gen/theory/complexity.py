@@ -89,7 +89,8 @@ def learn_to_loss(config, dataset, workdir, target):
   """Trains until the loss over the training set is at most `target`, and barely below it.
 
   Epochs are trained whole. The first that ends at or below the target is trained once more
-  from its start, a step at a time, up to the first step that is at or below it.
+  from its start, a step at a time, up to the first step that is at or below it. If that
+  leads further below than TOLERANCE, the step is shortened.
 
   Args:
     config, dataset: as for `train_network`.
@@ -100,8 +101,7 @@ def learn_to_loss(config, dataset, workdir, target):
     (state, status): the last State, and 'complete' or 'diverged'.
 
   Raises:
-    BadInput: when config.num_epochs do not suffice, and when a single step leads further
-      below the target than TOLERANCE.
+    BadInput: when config.num_epochs do not suffice, or nothing is to be trained.
     train.Interrupted: after SIGTERM or SIGINT, with the state saved.
   """
   with (
@@ -143,14 +143,16 @@ def learn_to_loss(config, dataset, workdir, target):
     if before is not None:
       state, loss = before, math.inf
       while loss > target:
+        start = jax.tree.map(jnp.copy, state.params)
         state = train_to(state, int(state.step) + 1)
         loss = measure()
-      if loss < (1 - TOLERANCE) * target:
-        raise BadInput(
-          f'Step {int(state.step):,} takes the training loss to {loss:.4g}, more than '
-          f'{TOLERANCE:.0%} below {target:g}, where the networks are to be compared; take '
-          'a smaller optimizer.learning_rate or a smaller loss.'
-        )
+      end, shares = state.params, [0.0, 1.0]  # of the last step: too little, and enough
+      while not (1 - TOLERANCE) * target <= loss <= target:
+        share = sum(shares) / 2
+        params = jax.tree.map(lambda a, b, share=share: a + share * (b - a), start, end)
+        state = state._replace(params=params)
+        loss = measure()
+        shares[loss <= target] = share
       checkpoint.save(manager, state)
     return state, 'complete'
 
