@@ -295,10 +295,15 @@ def open_folder(workdir, learner, dataset, random_labels):
       'known; choose another workdir, where all is run again.'
     )
   if before is not None and before != parts:
-    words = [name for name, value in parts.items() if before.get(name) != value]
+    words = {
+      'model': 'another model or training',
+      'data': 'other data',
+      'labels': 'random labels drawn in another way',
+    }
+    other = [words[name] for name, value in parts.items() if before.get(name) != value]
     raise BadInput(
-      f'The folder {workdir} holds the audit of another {" and another ".join(words)}; '
-      'choose another workdir.'
+      f'The folder {workdir} holds an audit of {" and of ".join(other)}; choose another '
+      'workdir.'
     )
   workdir.mkdir(parents=True, exist_ok=True)
   metrics.write_json(file, {'model': learner.name, 'digests': parts})
@@ -323,12 +328,8 @@ def identify(learner, dataset, random_labels):
   own = {f: v for f, v in fields.items() if not f.startswith(('dataset.', 'corruption.'))}
   own |= {f: v for f, v in fields.items() if f == 'dataset.crop_size'}
   training = json.dumps(own, sort_keys=True) if learner.program else ''
-  return {
-    'model': learner.digest,
-    'data': data.hexdigest(),
-    'training': _blake2b(training),
-    'choice of random labels': random_labels,
-  }
+  model = learner.digest and _blake2b(learner.digest, training)
+  return {'model': model, 'data': data.hexdigest(), 'labels': random_labels}
 
 
 def _blake2b(*texts):
@@ -495,8 +496,8 @@ def describe_failures(setups, runs):
     reasons = [summary['reason'] for summary in own if summary['status'] == 'failed']
     if reasons:
       yield (
-        f'Failed: {len(reasons)} of {len(own)} runs of the setup {setup.name}; what '
-        f'follows is without them. {reasons[0]}'
+        f'Failed: {len(reasons)} of {len(own)} runs of the setup {setup.name}, which are '
+        f'left out of what follows. {reasons[0]}'
       )
 
 

@@ -10,7 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from sklearn import dummy, ensemble, pipeline, preprocessing, svm
+from sklearn import (
+  base,
+  dummy,
+  ensemble,
+  linear_model,
+  naive_bayes,
+  pipeline,
+  preprocessing,
+  svm,
+)
 
 import rethink_gen
 from rethink_gen import audit, learners, metrics, randomizations, train
@@ -272,6 +281,13 @@ def test_images_of_uint8_and_their_noise_are_scaled(test, digits, tmp_path):
     np.testing.assert_allclose(one, other, atol=0.02)
 
 
+def test_images_without_a_channel_are_those_with_one(test, digits, tmp_path):
+  images, y, x_test, y_test, _ = digits
+  flat = test('mlp', images[..., 0], y, x_test[..., 0], y_test, num_epochs=1)
+  whole = test('mlp', *digits[:4], num_epochs=1, workdir=tmp_path / 'whole')
+  assert flat.levels == whole.levels
+
+
 def test_sequences_of_tokens(test, digits):
   x, y, x_test, y_test, _ = digits
   x, x_test = (np.int64(a[:, :, 4, 0]) // 16 for a in (x, x_test))
@@ -342,6 +358,145 @@ def test_guessing_is_not_said_to_learn(test, digits):
   assert any('not shown to be better than chance' in s for s in found.verdict)
 
 
+def test_an_estimator_keeps_its_numbers_whatever_it_writes_in(test, digits, tmp_path):
+  x, y, x_test, y_test = vectors(digits)
+  found = [
+    test(
+      pipeline.make_pipeline(
+        preprocessing.StandardScaler(copy=copy), linear_model.RidgeClassifier()
+      ),
+      *(x, y, x_test, y_test),
+      workdir=tmp_path / str(copy),
+    )
+    for copy in (True, False)
+  ]
+  assert found[0].levels == found[1].levels
+  assert found[0].levels[0]['test_accuracy'] > 0.7
+
+
+@pytest.mark.parametrize('scale', ['shifted', 'seconds', 'huge'])
+def test_numbers_beyond_float32_and_int32_reach_an_estimator(test, scale):
+  y = np.arange(200) // 3 % 2
+  x = {'shifted': y << 33, 'seconds': 1.7e9 + y, 'huge': 1e39 * y}[scale][:, None]
+  model = pipeline.make_pipeline(preprocessing.StandardScaler(), svm.SVC())
+  assert test(model, x, y, x, y).levels[0]['test_accuracy'] == 1.0
+
+
+class Nearest(base.BaseEstimator):
+  """The nearest class mean: quick, and with an edit of its code as a parameter."""
+
+  def fit(self, x, y):
+    self.means_ = np.stack([x[y == k].mean(0) for k in range(y.max() + 1)])
+    return self
+
+  def predict(self, x):
+    return ((x[:, None] - self.means_) ** 2).sum(2).argmin(1)
+
+
+def test_numbers_of_numpy_are_taken_and_written(test, digits, tmp_path):
+  plain = test(Nearest(), *vectors(digits), fit_accuracy=0.5, seeds=2)
+  for seeds, fit_accuracy in ((np.int64(2), np.float32(0.5)), (np.uint8(2), 0.5)):
+    options = {'seeds': seeds, 'fit_accuracy': fit_accuracy, 'workdir': tmp_path / 'other'}
+    found = test(Nearest(), *vectors(digits), noise_levels=np.zeros(1), **options)
+    assert found.levels == plain.levels
+    stored = json.loads((found.workdir / 'results.json').read_text())
+    assert stored['settings']['seeds'] == 2
+
+
+def test_a_setup_that_fails_leaves_the_others(test, digits):
+  found = test(naive_bayes.GaussianNB(priors=[0.1] * 10), *vectors(digits))
+  assert found.rademacher is None
+  assert found.verdict[0].startswith('Failed: 1 of 1 runs of the setup random_signs')
+  assert 'Number of priors must match' in found.verdict[0]
+  assert found.table.failed.sum() == 0
+  assert found.levels[0]['test_accuracy'] > 0.6
+  assert 'Number of priors' in (found.workdir / 'report.html').read_text()
+  assert not (found.workdir / 'runs/random_signs/seed_0').exists()  # tried again
+
+
+class Fragile(Nearest):
+  """Is not fitted where a feature has no variance, or to Gaussian inputs."""
+
+  def fit(self, x, y):
+    if x.min() < 0:
+      raise ValueError('negative inputs')
+    return super().fit(x, y)
+
+
+def test_a_level_that_fails_is_not_said_to_diverge(test, digits):
+  found = test(Fragile(), *vectors(digits), seeds=2)
+  assert found.table.failed['gaussian'] == 2
+  assert found.table.diverged.sum() == 0
+  assert found.verdict[0].startswith('Failed: 2 of 2 runs of the setup gaussian')
+  assert 'diverged' not in str(found)
+  assert found.table.failed['random_pixels'] == 0
+
+
+def test_what_fails_at_once_takes_no_folder(test, digits):
+  for _ in range(2):
+    with pytest.raises(BadInput, match='cannot be fitted'):
+      test(svm.SVC(C=-1.0), *vectors(digits))
+  assert test(Nearest(), *vectors(digits)).levels[0]['runs'] == 1  # in the same folder
+
+
+def test_results_are_those_of_this_code(test, digits, monkeypatch):
+  arrays = vectors(digits)
+  first = test(Nearest(), *arrays)
+  assert test(Nearest(), *arrays).levels == first.levels
+
+  def predict(self, x):
+    return np.full(len(x), 3)
+
+  monkeypatch.setattr(Nearest, 'predict', predict)
+  with pytest.raises(BadInput, match='another model or training; choose'):
+    test(Nearest(), *arrays)
+  monkeypatch.chdir(first.workdir.parent)
+  assert test(Nearest(), *arrays, workdir=None).levels != first.levels
+
+
+class Opaque(Nearest):
+  """Has a parameter of which nobody can say what it is."""
+
+  def __init__(self, source=None):
+    self.source = source
+
+
+class Source:
+  """A stream, which can be copied but neither stored nor compared."""
+
+  def __deepcopy__(self, memo):
+    return self
+
+  def __reduce_ex__(self, protocol):
+    raise TypeError('a stream has no state')
+
+
+def test_a_model_that_cannot_be_known_is_run_again(test, digits, monkeypatch, caplog):
+  arrays = vectors(digits)
+  found = test(Opaque(Source()), *arrays)
+  assert 'cannot be known (TypeError: a stream has no state)' in caplog.text
+  with pytest.raises(BadInput, match='cannot be known; choose another workdir'):
+    test(Opaque(Source()), *arrays)
+  monkeypatch.chdir(found.workdir.parent)
+  folders = [test(Opaque(Source()), *arrays, workdir=None).workdir for _ in range(2)]
+  assert folders[0] != folders[1]
+
+
+def test_the_folder_says_what_is_other(test, digits):
+  x, y, x_test, y_test = vectors(digits)
+  test(Nearest(), x, y, x_test, y_test)
+  test(Nearest(), x, y, x_test, y_test, fit_accuracy=0.5)  # trains an estimator alike
+  with pytest.raises(BadInput, match='holds an audit of other data;'):
+    test(Nearest(), x.astype(np.float64), y, x_test, y_test)
+  with pytest.raises(BadInput, match='another model or training and of other data;'):
+    test(svm.SVC(), x + 1, y, x_test, y_test)
+
+
+def test_nothing_is_shown_without_progress(test, digits, capsys):
+  test(Nearest(), *vectors(digits), progress=None)
+  assert capsys.readouterr().out == ''
+
+
 # Interruptions.
 
 
@@ -379,7 +534,7 @@ def test_more_seeds_run_only_what_is_new(test, digits):
   second = test(Wide(), *vectors(digits), seeds=2)
   assert os.stat(file).st_mtime_ns == before
   assert second.levels[0]['runs'] == 2
-  with pytest.raises(BadInput, match='another '):
+  with pytest.raises(BadInput, match='an audit of another model or training;'):
     test(Wide(), *vectors(digits), optimizer=optax.adam(0.002))
 
 
@@ -397,10 +552,13 @@ BAD_DATA = {
   'nan': ({'x_train': np.full((200, 64), np.nan)}, 'NaN or infinite values in 200'),
   'one class': ({'y_train': np.zeros(200, int)}, 'at least two classes'),
   'float labels': ({'y_train': np.zeros(200)}, 'labels must be integers'),
+  'ragged': ({'x_train': [[1, 2], [3]] * 100}, 'cannot be made a NumPy array'),
+  'beyond float32': ({'x_train': np.full((200, 64), 1e39)}, 'a network gets float32'),
+  'test labels': ({'y_test': np.full(100, 10)}, 'y_test has the labels 10'),
   'text': ({'x_train': np.full((200, 64), 'a')}, 'must be numbers'),
   'empty': ({'x_train': np.zeros((0, 64)), 'y_train': np.zeros(0, int)}, 'empty'),
   'gaps': ({'y_train': np.arange(200) % 10 * 2}, 'numpy.unique'),
-  'negative': ({'y_train': np.arange(200) % 10 - 1}, 'from -1 to 9'),
+  'negative': ({'y_train': np.arange(200) % 10 - 1}, 'from -1 to 8'),
   'half a test set': ({'x_test': None}, 'one is missing'),
   'shapes': ({'x_test': np.zeros((100, 63), np.float32)}, 'differ in their lengths alone'),
 }
@@ -438,6 +596,11 @@ BAD_MODELS = {
   'noise': (Wide(), {'noise_levels': (0.2, 1.5)}, 'probabilities from 0 to 1'),
   'noise that is no number': (Wide(), {'noise_levels': (float('nan'),)}, 'from 0 to 1'),
   'seeds': (Wide(), {'seeds': 0}, 'seeds is 0'),
+  'no seeds': (Wide(), {'seeds': True}, 'seeds is True'),
+  'epochs of an estimator': (svm.SVC(), {'num_epochs': 7}, 'leave num_epochs out'),
+  'batch of an estimator': (svm.SVC(), {'batch_size': 7}, 'leave batch_size out'),
+  'folder': (svm.SVC(), {'workdir': 3}, 'workdir is 3'),
+  'a regression': (linear_model.LinearRegression(), {}, 'a label is a whole number'),
   'threshold': (Wide(), {'fit_accuracy': 99}, 'fit_accuracy is 99'),
 }
 
@@ -527,6 +690,11 @@ def test_the_command_audits_a_file_and_a_model_of_the_users_own(command, digits,
     (('--model=own:nothing',), 'does not give a model (AttributeError'),
     (('--data=none.npz', '--model=mlp'), 'there is no file none.npz'),
     (('--model=mlp', '--epochs=many'), 'flag --epochs=many'),
+    (('--model=mlp', '--num_train=-5'), '--num_train is -5'),
+    (('--model=mlp', '--num_train=5000'), 'there are 1,437 training examples'),
+    (('--model=mlp', '--num_train=5'), 'only 5 of 10 classes; take more, or shuffle'),
+    (('--estimator=sklearn.svm:SVC', '--learning_rate=0.1'), 'leave --learning_rate out'),
+    (('--estimator=sklearn.svm:SVC', '--epochs=3'), 'leave --epochs out'),
   ],
 )
 def test_the_command_refuses_in_a_sentence(command, arguments, words):

@@ -161,7 +161,7 @@ def test_the_report_says_how_random_labels_were_drawn(test):
     assert words in text(result)
     assert words in (result.workdir / 'report.html').read_text('utf-8')
   assert stored['settings']['random_labels'] == 'shuffled'
-  with pytest.raises(BadInput, match='another choice of random labels'):
+  with pytest.raises(BadInput, match='drawn in another way'):
     test(model, x, y, x_test, y_test, random_labels='shuffled')
   with pytest.raises(BadInput, match="random_labels is 'permuted'.* uniform, shuffled"):
     test(model, x, y, x_test, y_test, random_labels='permuted', name='new')
