@@ -208,12 +208,10 @@ def test_a_path_that_cannot_be_meant_is_refused(shell, tmp_path, path, words):
 HOMELESS = """
 import os, sys
 from absl import flags
-from rethink_gen import main
+from rethink_gen import command_line
 os.setuid(54321)
 os.environ.pop('HOME')
-sys.argv[1:] = ['--config=configs/quickstart.py', '--workdir=' + sys.argv[1]]
-main.command_line.run(main.main, main.functools.partial(
-  main.command_line.parse, config=main.CONFIG))
+command_line.run(lambda _: command_line.prepare(), flags.FLAGS)
 """
 
 
@@ -223,7 +221,7 @@ def test_without_a_home_folder_nothing_is_made_in_its_place(shell, tmp_path):
     pytest.skip('needs to become another user')
   tmp_path.chmod(0o777)
   before = contents(tmp_path)
-  none = {'RETHINK_GEN_CACHE': None, 'XDG_CACHE_HOME': None, 'script': HOMELESS}
-  done = shell(f'{sys.executable} -c "$script" run', **none)
+  none = {'RETHINK_GEN_CACHE': None, 'XDG_CACHE_HOME': None, 'program': HOMELESS}
+  done = shell(f'{sys.executable} -c "$program"', **none)
   assert 'home folder' in one_sentence(done)
   assert contents(tmp_path) == before
