@@ -33,9 +33,9 @@ def open_streams():
   else with 2 and a sentence. Characters that its encoding lacks become question marks.
   """
   if sys.stderr is None:
-    sys.stderr = open(os.devnull, 'w')
+    sys.stderr = open(os.devnull, 'w', errors='replace')
   if sys.stdout is None:
-    sys.stdout = open(os.devnull, 'w')
+    sys.stdout = open(os.devnull, 'w', errors='replace')
     return
   before = sys.stdout
   before.flush()

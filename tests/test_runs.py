@@ -524,3 +524,17 @@ def test_a_command_that_makes_no_sense_is_refused(copied, arguments, words):
 def test_images_of_another_kind_are_refused(made, images):
   with pytest.raises(BadInput, match='but they must be uint8'):
     runs.open(made / 'first').predict(images)
+
+
+def test_a_linked_run_is_in_the_table_and_each_run_once(made, tmp_path):
+  folder = tmp_path / 'linked'
+  folder.mkdir()
+  shutil.copytree(made / 'first', folder / 'first')
+  (folder / 'a_link').symlink_to('first')  # sorts before what it leads to
+  (folder / 'elsewhere').symlink_to(made / 'unfinished')
+  (folder / 'grid').symlink_to(made / 'grid')
+  (folder / 'up').symlink_to('..')
+  (folder / 'nothing').symlink_to('/nowhere')
+  assert runs.table(folder).index.tolist() == ['elsewhere', 'first', 'grid/runs/wide']
+  (tmp_path / 'whole').symlink_to(made)
+  assert runs.table(tmp_path / 'whole').index.tolist() == runs.table(made).index.tolist()
