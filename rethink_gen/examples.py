@@ -108,8 +108,9 @@ def read(workdir):
       found = {name: file[name] for name in file}
     if len({array.shape for array in found.values()}) != 1:
       raise ValueError('its arrays are not of the same examples')
-    # Older files have 0 for examples that were never fitted.
-    found['forgotten'] = count_forgotten(found['first_fitted'], found['forgotten'])
+    if {'first_fitted', 'forgotten'} <= found.keys():
+      # Older files have 0 for examples that were never fitted.
+      found['forgotten'] = count_forgotten(found['first_fitted'], found['forgotten'])
   except Exception as error:  # of many kinds, from an archive that is damaged
     reason = ' '.join(str(error).split())[:100] or type(error).__name__
     raise BadInput(
