@@ -76,7 +76,7 @@ def noise_level(scale, config):
   """What figures 1(b) and 1(c) change: many runs, each until it fits."""
   laptop = {
     'inception': {'num_epochs': 40},
-    'alexnet': {'num_epochs': 100},
+    'alexnet': {'num_epochs': 60},
     'mlp_1x512': {'dataset.num_train': 10_000, 'num_epochs': 200, 'eval_every': 5},
   }
   return laptop[config] if scale == 'laptop' else {'eval_every': 1}

@@ -15,8 +15,8 @@ RUNS_AT_ONCE = 16
 # folder has a finished run of the same kind, whose own pace then counts.
 PACES = {
   ('cifar10', 'mlp'): 1 / 12_000,
-  ('cifar10', 'alexnet'): 1 / 200,
-  ('cifar10', 'inception'): 1 / 40,
+  ('cifar10', 'alexnet'): 1 / 600,
+  ('cifar10', 'inception'): 1 / 80,
   ('digits', 'mlp'): 1 / 400,
   ('digits', 'alexnet'): 1 / 200,
   ('digits', 'inception'): 1 / 50,
