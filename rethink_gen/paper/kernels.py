@@ -5,9 +5,8 @@ import math
 import time
 
 import numpy as np
-import scipy  # which imports its parts where they are first used
 
-from rethink_gen import metrics
+from rethink_gen import metrics, significance
 from rethink_gen.data import sources
 from rethink_gen.errors import BadInput
 from rethink_gen.theory import features, interpolation
@@ -172,7 +171,6 @@ def compute(settings, folder, say):
     path.append(point | {'wrong': np.flatnonzero(wrong).tolist()})
   return {
     'num_train': gram.layout.examples,
-    'num_test': settings['num_test'],
     'bandwidth': bandwidth,
     'seconds_of': seconds,
     'path': path,
@@ -315,20 +313,6 @@ def summarize(gram, alpha, targets, ridge, history, tolerance):
   return point
 
 
-def mcnemar(one, other):
-  """Two-sided p of McNemar's exact test of two classifiers on one test set.
-
-  If both had the same error, each example on which only one is wrong would be as likely
-  one's as the other's.
-
-  Args:
-    one, other: the numbers of the examples that each gets wrong.
-  """
-  only_one, only_other = set(one) - set(other), set(other) - set(one)
-  discordant = len(only_one) + len(only_other)
-  return scipy.stats.binomtest(len(only_one), discordant).pvalue if discordant else 1.0
-
-
 def standard_error(error, count):
   """Of an error, a fraction, that was measured on `count` examples."""
   return math.sqrt(error * (1 - error) / count)
@@ -340,14 +324,14 @@ def measure(runs, name, seed):
   Where examples are held out, these choose the ridge; else the test set does, so its
   p value is too small by up to a factor of the number of ridges.
   """
-  summary = runs[name, seed].summary
+  summary, num_test = runs[name, seed].summary, runs[name, seed].config['num_test']
   exact = next((point for point in summary['path'] if point['ridge'] == 0), None)
   ridged = [point for point in summary['path'] if point['ridge'] > 0]
   measured = {'peak_gib': summary['peak_gib']}
   if exact:
     measured |= {c: exact[c] for c in ('norm', 'iterations', 'residual', 'condition')}
     measured |= {c: 100 * exact[c] for c in ('train_error', 'test_error')}
-    error = standard_error(exact['test_error'], summary['num_test'])
+    error = standard_error(exact['test_error'], num_test)
     measured |= {
       'standard_error': 100 * error,
       'interpolates': float(exact['interpolates']),
@@ -359,8 +343,11 @@ def measure(runs, name, seed):
   if ridged:
     best = min(ridged, key=lambda point: point.get('held_out_error', point['test_error']))
     measured |= {'ridge_test_error': 100 * best['test_error'], 'ridge': best['ridge']}
-  if exact and ridged:
-    measured['ridge_p_value'] = mcnemar(exact['wrong'], best['wrong'])
+    if exact and 'wrong' in exact:  # runs of older versions have numbers alone
+      examples = np.arange(num_test)
+      measured['ridge_p_value'] = significance.mcnemar(
+        *(~np.isin(examples, point['wrong']) for point in (exact, best))
+      )
   return measured
 
 

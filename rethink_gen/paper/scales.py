@@ -49,7 +49,12 @@ LAPTOP = {
   'mlp': {'eval_every': 20},
 }
 # Inception: as far as figure 1(a) goes, 25,000 steps, after which it no longer moves.
-FULL = {'inception_no_bn': {}, 'inception': {'num_epochs': 65}, 'alexnet': {}, 'mlp': {}}
+FULL = {
+  'inception_no_bn': {'num_epochs': 65},
+  'inception': {'num_epochs': 65},
+  'alexnet': {},
+  'mlp': {},
+}
 
 
 def changes(scale, config):

@@ -103,7 +103,8 @@ def test_full_scale_changes_no_data_and_no_hyperparameter():
   allowed = {
     *('num_epochs', 'stop_at_train_accuracy', 'eval_every', 'record_examples'),
     *('corruption.mode', 'corruption.label_noise'),
-    *('regularization.weight_decay', 'regularization.dropout_rate'),
+    *('regularization.weight_decay', 'regularization.weight_decay_on'),
+    'regularization.dropout_rate',
     *('regularization.random_crop', 'regularization.color_jitter'),
     *('regularization.random_flip', 'regularization.random_rotation'),
   }
@@ -124,7 +125,13 @@ def test_a_folder_is_named_by_all_that_decides_the_result():
   config.model.width = 9
   assert grid.folder_name(ROWS[0], config) != name
   # Golden: a change orphans the finished runs of every user's folder.
-  assert name == 'mlp_1x512-c07e98ac'
+  assert name == 'mlp_1x512-e735b1d1'
+
+
+def test_runs_from_before_the_choice_of_initialization_keep_their_folders():
+  config = training.make_settings(ROWS[0], seed=0)
+  config.model.initialization = 'he_normal'
+  assert grid.folder_name(ROWS[0], config) == 'mlp_1x512-c07e98ac'
 
 
 def test_a_grid_runs_once_and_goes_on_past_a_row_that_diverges(

@@ -1,5 +1,4 @@
 import json
-import types
 
 import numpy as np
 import pytest
@@ -30,7 +29,7 @@ def finished(tmp_path_factory):
         'seconds': 1.0,
         'device': 'cpu',
       }
-      runs[artifact][row.name, 0] = types.SimpleNamespace(summary=result)
+      runs[artifact][row.name, 0] = grid.Run(row.changes, result, [], ())
   return runs
 
 
@@ -75,13 +74,24 @@ def test_the_interpolant_has_the_largest_norm_of_the_path(finished):
         assert squares == pytest.approx(point['norm'] ** 2)
 
 
-def test_mcnemar_by_hand():
-  # Nine examples on which only one of the two is wrong, one of them the second's.
-  one, other = [0, 1, *range(10, 18)], [0, 1, 20]
-  by_hand = 2 * (1 + 9) / 2**9
-  assert kernels.mcnemar(one, other) == pytest.approx(by_hand)
-  assert kernels.mcnemar(other, one) == pytest.approx(by_hand)
-  assert kernels.mcnemar(one, one) == 1
+def test_the_ridge_is_compared_by_mcnemars_test():
+  # Nine examples on which only one of the two is wrong, one of them the ridge's.
+  point = {'norm': 1, 'iterations': 1, 'residual': 0, 'condition': 1, 'seconds': 1}
+  point |= {'train_error': 0, 'test_error': 0.1, 'interpolates': True}
+  summary = {
+    'path': [
+      point | {'ridge': 0, 'wrong': [0, 1, *range(10, 18)]},
+      point | {'ridge': 1, 'wrong': [0, 1, 20]},
+    ],
+    'peak_gib': 1,
+    'seconds_of': {'gram': 1, 'low_rank': 1},
+  }
+  runs = {('row', 0): grid.Run({'num_test': 100}, summary, [], ())}
+  measured = kernels.measure(runs, 'row', 0)
+  assert measured['ridge_p_value'] == pytest.approx(2 * (1 + 9) / 2**9)
+  for old in summary['path']:
+    del old['wrong']
+  assert 'ridge_p_value' not in kernels.measure(runs, 'row', 0)
 
 
 def test_the_table_says_what_interpolates_and_how_sure_it_is(finished):
@@ -108,9 +118,9 @@ def test_a_residual_just_above_the_tolerance_does_not_interpolate():
   exact |= dict.fromkeys(('train_error', 'test_error'), 0.0)
   exact |= dict.fromkeys(('norm', 'iterations', 'condition', 'seconds'), 1.0)
   seconds = {'gram': 1.0, 'low_rank': 1.0}
-  summary = {'path': [exact], 'num_test': 10, 'peak_gib': 1.0, 'seconds_of': seconds}
+  summary = {'path': [exact], 'peak_gib': 1.0, 'seconds_of': seconds}
   summary |= {'status': 'complete', 'seconds': 1.0, 'device': 'cpu'}
-  runs = {('gabor', 0): types.SimpleNamespace(summary=summary)}
+  runs = {('gabor', 0): grid.Run({'num_test': 10}, summary, [], ())}
   rows = [row for row in mnist_kernel.rows('laptop') if row.name == 'gabor']
   entries = grid.make_entries(mnist_kernel, rows, runs)
   header, [line] = report.make_table(mnist_kernel.COLUMNS, entries)
@@ -126,7 +136,7 @@ def test_where_examples_are_held_out_they_choose_the_ridge():
 
   path = [point(0.1, 0.5, 0.4), point(1.0, 0.3, 0.5)]
   summary = {'path': path, 'peak_gib': 1.0}
-  runs = {('row', 0): types.SimpleNamespace(summary=summary)}
+  runs = {('row', 0): grid.Run({'num_test': 10}, summary, [], ())}
   measured = kernels.measure(runs, 'row', 0)
   assert (measured['ridge'], measured['ridge_test_error']) == (0.1, 50.0)
 
