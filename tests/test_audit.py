@@ -415,7 +415,7 @@ def test_a_setup_that_fails_leaves_the_others(test, digits):
 
 
 class Fragile(Nearest):
-  """Is not fitted where a feature has no variance, or to Gaussian inputs."""
+  """Cannot be fitted to negative inputs, which Gaussian ones alone have."""
 
   def fit(self, x, y):
     if x.min() < 0:
