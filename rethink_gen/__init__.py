@@ -4,8 +4,8 @@
 __all__ = [
   *('audit', 'audit_report', 'checkpoint', 'command_line', 'config', 'data', 'distributed'),
   *('errors', 'estimate', 'examples', 'identity', 'interrupt', 'learners', 'metrics'),
-  *('models', 'paper', 'programs', 'randomizations', 'runs', 'sgd', 'significance'),
-  *('streamed', 'theory', 'together', 'train', 'workdirs'),
+  *('models', 'output', 'paper', 'paths', 'programs', 'randomizations', 'runs', 'sgd'),
+  *('significance', 'streamed', 'theory', 'together', 'train', 'workdirs'),
 ]
 
 

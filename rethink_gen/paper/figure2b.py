@@ -43,7 +43,7 @@ def rows(scale):
 
 
 def curve(scale):
-  """An evaluation after every epoch; at laptop scale those of Table 1, whose runs they are."""
+  """An evaluation after every epoch; at laptop scale as in Table 1, to share its runs."""
   return {} if scale == 'laptop' else {'eval_every': 1}
 
 
