@@ -1,12 +1,12 @@
 """How training starts from each initialization: loss and dead units after some steps.
 
-  python -m benchmarks.starts --models=alexnet,mlp_1x512 --output=results/starts
+  python -m benchmarks.starts --models=alexnet,mlp_1x512 --out=runs/starts
 
 The trial behind the default of `config.model.initialization`. Every config, rule and seed
 trains on all of CIFAR-10 for a few hundred steps, as `rethink_gen.main` would. It reports
 training loss and dead ReLU units alone: no test example is looked at. One line of JSON a
-run is appended to OUTPUT/starts.jsonl; runs recorded there are not repeated. The means over
-seeds are in OUTPUT/table.md.
+run is appended to OUT/starts.jsonl; runs recorded there are not repeated. The means over
+seeds are in OUT/table.md.
 """
 
 import json
@@ -15,10 +15,11 @@ import time
 
 import jax
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 
 from benchmarks import ours
-from rethink_gen import programs, sgd
+from rethink_gen import command_line, programs, sgd
+from rethink_gen.errors import BadInput
 from rethink_gen.models.initialization import RULES
 
 MODELS = flags.DEFINE_list('models', ['mlp_1x512', 'mlp_3x512', 'alexnet'], 'Configs.')
@@ -26,14 +27,16 @@ RULES_TRIED = flags.DEFINE_list('rules', list(RULES), 'Initializations.')
 SEEDS = flags.DEFINE_integer('seeds', 3, 'Seeds 0, 1, ... of each.', lower_bound=1)
 STEPS = flags.DEFINE_integer('steps', 500, 'Gradient steps.', lower_bound=1)
 RATES = flags.DEFINE_list('rates', None, "Learning rates; the config's by default.")
-OUTPUT = flags.DEFINE_string('output', 'runs/starts', 'The folder of what is measured.')
+OUT = command_line.define_path('out', 'runs/starts', 'A folder for what is measured.')
 LAST = 50  # steps whose mean loss is reported
 EXAMINED = 5_000  # training examples over which a unit must be active once to be alive
 
 
 def main(_):
-  logging.set_verbosity(logging.WARNING)
-  folder = pathlib.Path(OUTPUT.value)
+  command_line.prepare()
+  check('models', MODELS.value, ours.CPU_BATCHES)
+  check('rules', RULES_TRIED.value, RULES)
+  folder = pathlib.Path(OUT.value)
   folder.mkdir(parents=True, exist_ok=True)
   file = folder / 'starts.jsonl'
   done = read(file)
@@ -51,6 +54,13 @@ def main(_):
   table = make_table(done)
   (folder / 'table.md').write_text(table)
   print(table)
+
+
+def check(flag, values, known):
+  """Raises BadInput where the flag has a value that is not known."""
+  for value in values:
+    if value not in known:
+      raise BadInput(f'--{flag} has {value!r}, but it takes {", ".join(known)}.')
 
 
 def make_config(model, rule, seed, rate):
@@ -128,4 +138,4 @@ def make_table(done):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main, command_line.parse_flags)

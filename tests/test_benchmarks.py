@@ -6,9 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small import make_config
 
+from benchmarks import starts
 from rethink_gen import models, sgd
 from rethink_gen.data import preprocess, sources
+from rethink_gen.errors import BadInput
+from rethink_gen.models import initialization
 
 PARAMETERS = {
   'mlp_1x512': 1_209_866,
@@ -107,3 +111,26 @@ def test_torch_computes_the_same(torch, dataset, name):
     state = step(state, inputs[some], dataset.y_train[some])
   training.train(torch.arange(BATCH * STEPS, device=peer_torch.DEVICE))
   np.testing.assert_allclose(training.losses.cpu(), state.losses, rtol=1e-3)
+
+
+def test_a_start_is_measured_on_training_data_alone():
+  """The trial of initializations: a loss and dead units, or the step of divergence."""
+  config = make_config(**{'corruption.mode': 'none'})
+  found = starts.measure(config, 9)  # six steps an epoch
+  assert 0 < found['loss'] <= found['highest_loss'] < 10
+  assert (found['diverged_at'], found['dead_units']) == (None, found['dead_units/linear_1'])
+  assert not any('test' in name for name in found)
+  config.optimizer.learning_rate = 1e30
+  diverged = starts.measure(config, 9)
+  assert diverged['loss'] is None
+  assert 1 < diverged['diverged_at'] <= 9
+  done = {('mlp', 0.1, 'he_normal', seed, 9): found for seed in (0, 1)}
+  done |= {('mlp', 1e30, 'he_normal', 0, 9): diverged}
+  _, _, both, one = starts.make_table(done).splitlines()
+  assert both.startswith('| mlp | 0.1 | he_normal | 9 | 2 | ')
+  assert f'1 diverged, at step {diverged["diverged_at"]} at the earliest' in one
+
+
+def test_a_trial_of_what_is_not_known_is_refused():
+  with pytest.raises(BadInput, match="--rules has 'orthogonal', but it takes glorot"):
+    starts.check('rules', ['orthogonal'], initialization.RULES)
