@@ -204,7 +204,7 @@ def test_what_is_set_is_in_every_run_and_result(reproduce, tmp_path):
   rows = results(tmp_path, 'table1')
   assert len(rows) == 2
   for row in rows:
-    assert row['changes']['precision'] == 'bfloat16'
+    assert row['changes']['precision'] == row['precision'] == 'bfloat16'
     assert row['changes']['optimizer.momentum'] == 0.5
   configs = [json.loads(path.read_text()) for path in tmp_path.glob('runs/*/config.json')]
   assert {config['model']['width'] for config in configs} == {8}

@@ -252,9 +252,16 @@ def make_entries(artifact, rows, runs):
         },
         'seeds': sorted(mine),
         'seconds': sum(_cost(run.summary) for run in mine.values()),
-        'device': ', '.join(sorted({run.summary['device'] for run in mine.values()})),
+        'device': _all_of('device', mine),
+        'precision': _all_of('precision', mine),
         'config': row.config,
         'changes': row.changes,
       }
     )
   return entries
+
+
+def _all_of(field, runs):
+  """What {seed: Run} have in a field of their summaries, if it is there: 'float32'."""
+  found = {run.summary[field] for run in runs.values() if field in run.summary}
+  return ', '.join(sorted(found))
