@@ -225,8 +225,8 @@ def test_a_run_is_that_of_train(test, digits, tmp_path):
     summary = train.run(own, tmp_path / name, metrics.silence)
     run = audit.read_run(audited.workdir / 'runs' / name / 'seed_1')
     assert {f: run.summary[f] for f in FIGURES} == {f: summary[f] for f in FIGURES}
-    losses = metrics.read_losses(audited.workdir / 'runs' / name / 'seed_1')
-    assert losses.tolist() == metrics.read_losses(tmp_path / name).tolist()
+    losses = metrics.read_steps(audited.workdir / 'runs' / name / 'seed_1', 'losses')
+    assert losses.tolist() == metrics.read_steps(tmp_path / name, 'losses').tolist()
     right = (run.predictions == digits.y_test).mean()
     assert right == pytest.approx(summary['test_accuracy'])
 
