@@ -51,7 +51,7 @@ def main(_):
             with open(file, 'a') as lines:
               lines.write(json.dumps([*key, done[key]]) + '\n')
             print(*key, done[key], flush=True)
-  table = make_table(done)
+  table = make_table(read(file))  # others may have written too
   (folder / 'table.md').write_text(table)
   print(table)
 
