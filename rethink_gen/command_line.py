@@ -4,7 +4,6 @@
 number: a signal. 1: anything else, which the same command may get over.
 """
 
-import codecs
 import functools
 import logging as standard_logging
 import os
@@ -47,30 +46,8 @@ def run(main, parse):
     refuse(error)
 
 
-# What characters become where the encoding of the terminal lacks them; others become '?'.
-SPELLED = {
-  **{'\u2013': '-', '\u2026': '...', '\u00d7': 'x', '\u00b1': '+-', '\u2265': '>='},
-  **{'\u03bb': 'lambda', '\u03b1': 'alpha', '\u00b2': '^2', '\u1d40': '^T'},
-  **{'\u27e8': '<', '\u27e9': '>', '\u2019': "'"},
-}
-
-
-def _spell(error):
-  """Handles an encoding error so that everything can be printed."""
-  characters = error.object[error.start : error.end]
-  if all('\udc80' <= c <= '\udcff' for c in characters):  # bytes of a path, as they were
-    return characters.encode('ascii', 'surrogateescape'), error.end
-  return ''.join(SPELLED.get(c, '?') for c in characters), error.end
-
-
-codecs.register_error('rethink_gen.spell', _spell)
-
-
 def prepare():
-  """Warnings in one line each, all text printable, compilations kept between processes."""
-  for stream in (sys.stdout, sys.stderr):
-    if hasattr(stream, 'reconfigure'):
-      stream.reconfigure(errors='rethink_gen.spell')
+  """Warnings in one line each, and compilations kept from one process to the next."""
   logging.set_verbosity(logging.WARNING)
   plain = standard_logging.Formatter('warning: %(message)s')
   logging.get_absl_handler().setFormatter(plain)

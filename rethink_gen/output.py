@@ -1,5 +1,6 @@
 """Standard output of the programs, which may be closed, unread, full, or not UTF-8."""
 
+import codecs
 import contextlib
 import io
 import os
@@ -7,6 +8,24 @@ import signal
 import sys
 
 from absl import app
+
+# What characters become where the encoding of the terminal lacks them; others become '?'.
+SPELLED = {
+  **{'\u2013': '-', '\u2026': '...', '\u00d7': 'x', '\u00b1': '+-', '\u2265': '>='},
+  **{'\u03bb': 'lambda', '\u03b1': 'alpha', '\u00b2': '^2', '\u1d40': '^T'},
+  **{'\u27e8': '<', '\u27e9': '>', '\u2019': "'"},
+}
+
+
+def _spell(error):
+  """Handles an encoding error so that everything can be printed."""
+  characters = error.object[error.start : error.end]
+  if all('\udc80' <= c <= '\udcff' for c in characters):  # bytes of a path, as they were
+    return characters.encode('ascii', 'surrogateescape'), error.end
+  return ''.join(SPELLED.get(c, '?') for c in characters), error.end
+
+
+codecs.register_error('rethink_gen.spell', _spell)
 
 
 class _Output(io.FileIO):
@@ -30,7 +49,7 @@ def open_streams():
 
   A stream that was closed before the start becomes os.devnull. Otherwise a failed write to
   standard output ends the program: with 141, as SIGPIPE would, where its reader has left,
-  else with 2 and a sentence. Characters that its encoding lacks become question marks.
+  else with 2 and a sentence. Characters that the encoding lacks are spelled as in SPELLED.
   """
   if sys.stderr is None:
     sys.stderr = open(os.devnull, 'w', errors='replace')
@@ -42,7 +61,7 @@ def open_streams():
   sys.stdout = io.TextIOWrapper(
     io.BufferedWriter(_Output(before.fileno(), 'w', closefd=False)),
     before.encoding,
-    'replace',
+    'rethink_gen.spell',
     line_buffering=before.line_buffering or before.write_through,
   )
 
