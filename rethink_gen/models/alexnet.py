@@ -24,17 +24,17 @@ class AlexNet(nn.Module):
 
   @nn.compact
   def __call__(self, x, train: bool):
-    def start(layer):
-      return initializers(self.initialization, layer)
-
     for number, layer in enumerate(('first', 'convolution'), 1):
-      x = layers.Conv(64, 5, **start(layer), dtype=self.dtype)(x)
+      x = layers.Conv(
+        64, 5, initialization=self.initialization, layer=layer, dtype=self.dtype
+      )(x)
       x = layers.relu(self, x, f'conv_{number}')
       x = layers.local_response_normalization(layers.max_pool(x))
     x = x.reshape(x.shape[0], -1)
+    linear, output = (initializers(self.initialization, n) for n in ('linear', 'output'))
     for number, width in enumerate((384, 192), 1):
-      x = nn.Dense(width, **start('linear'), dtype=self.dtype)(x)
+      x = nn.Dense(width, **linear, dtype=self.dtype)(x)
       x = layers.relu(self, x, f'linear_{number}')
       x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
-    x = nn.Dense(self.num_classes, **start('output'), dtype=self.dtype)(x)
+    x = nn.Dense(self.num_classes, **output, dtype=self.dtype)(x)
     return x.astype(jnp.float32)

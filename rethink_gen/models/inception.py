@@ -38,7 +38,8 @@ class ConvModule(nn.Module):
       self.stride,
       self.padding,
       use_bias=not self.batch_norm,
-      **initializers(self.initialization, self.layer),
+      initialization=self.initialization,
+      layer=self.layer,
       dtype=self.dtype,
     )(x)
     if self.batch_norm:

@@ -8,7 +8,6 @@ a custom_vjp.
 """
 
 import contextlib
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -17,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from rethink_gen.models import blocks
+from rethink_gen.models.initialization import initializers
 
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
@@ -130,19 +130,20 @@ class Conv(nn.Module):
   stride: int = 1
   padding: str = 'SAME'
   use_bias: bool = True
-  kernel_init: Callable = nn.initializers.glorot_uniform()
-  bias_init: Callable = nn.initializers.zeros
+  initialization: str = 'glorot_uniform'
+  layer: str = 'convolution'  # or 'first': which layer it is to the initialization
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x):
     size = self.kernel_size
     size = size if isinstance(size, tuple) else (size, size)
-    kernel = self.param('kernel', self.kernel_init, (*size, x.shape[-1], self.features))
+    start = initializers(self.initialization, self.layer)
+    kernel = self.param('kernel', start['kernel_init'], (*size, x.shape[-1], self.features))
     x = x.astype(self.dtype)
     x = convolve(x, kernel.astype(self.dtype), self.stride, self.padding)
     if self.use_bias:
-      bias = self.param('bias', self.bias_init, (self.features,))
+      bias = self.param('bias', start['bias_init'], (self.features,))
       x = x + bias.astype(self.dtype)
     return x
 
