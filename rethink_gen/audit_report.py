@@ -49,7 +49,7 @@ LIMITS = {
   **dict.fromkeys(('learning_rate', 'learning_rate_init', 'eta0'), 'another'),
 }
 SMALLEST = {'n_neighbors': 1, 'min_samples_leaf': 1, 'min_samples_split': 2}
-# Of a module: its fields of these names.
+# Fields of these names, in a module.
 SIZES = (
   *('width', 'widths', 'features', 'hidden', 'hidden_size', 'hidden_sizes', 'hidden_dim'),
   *('units', 'depth', 'num_layers', 'layers', 'channels', 'num_hidden'),

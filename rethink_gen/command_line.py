@@ -24,7 +24,7 @@ KINDS = {bool: 'true or false', int: 'a whole number', float: 'a number', str: '
 
 
 class _PathParser(flags.ArgumentParser):
-  """Of a flag that is a path, as `paths.local` takes it."""
+  """Parses a flag that is a path, as `paths.local` takes it."""
 
   syntactic_help = 'a path'
 
@@ -68,7 +68,7 @@ def call(function, workdir):
   except BadInput as error:  # of one process alone, say for an image that is damaged
     leave(error, 2)
   except train.Interrupted as error:
-    output.say(f'{error}: saved; the same command goes on from here.')
+    output.say(f'{error}: saved; the same command resumes here.')
     sys.exit(128 + error.signal_number)
   except KeyboardInterrupt:
     output.say(interrupt.SENTENCE)

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 ATOMS = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))
-# Of a class: what follows from the rest of it, or is written by Python on the way.
+# What a class has that follows from the rest of it, or that Python adds.
 SKIPPED = (
   *('__dict__', '__weakref__', '__module__', '__doc__', '__annotations__', '_abc_impl'),
   *('__annotate_func__', '__annotations_cache__', '__conditional_annotations__'),

@@ -104,7 +104,7 @@ def _array(name, value):
       f'{sources.reason(error)}); give numbers in rows of equal length, and of a tensor '
       'first make an array, such as tensor.detach().cpu().float().numpy().'
     ) from error
-  # Of machine learning's own types, such as bfloat16, NumPy knows no more than the size.
+  # NumPy knows only the size of types such as bfloat16.
   if array.dtype.kind == 'V' and dtypes.issubdtype(array.dtype, np.number):
     is_float = dtypes.issubdtype(array.dtype, np.floating)
     array = array.astype(np.float32 if is_float else np.int32)

@@ -333,7 +333,7 @@ def test_a_signal_saves_and_stops(start, tmp_path, number):
   name = signal.Signals(number).name
   assert stderr == (
     f'{name}: stops once its state is saved; Ctrl-C now ends it at once.\n'
-    f'{name}: saved; the same command goes on from here.\n'
+    f'{name}: saved; the same command resumes here.\n'
   )
   assert not (tmp_path / 'summary.json').exists()
 

@@ -314,7 +314,7 @@ def summarize(gram, alpha, targets, ridge, history, tolerance):
 
 
 def standard_error(error, count):
-  """Of an error, a fraction, that was measured on `count` examples."""
+  """Standard error of an error rate, a fraction, that was measured on `count` examples."""
   return math.sqrt(error * (1 - error) / count)
 
 
