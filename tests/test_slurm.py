@@ -185,7 +185,7 @@ def test_two_tasks_do_what_one_process_does_and_go_on(slurm, main, tmp_path):
   interrupt(slurm, job)
   assert end(slurm, job) == ('COMPLETED', 1)
   log = (tmp_path / 'log').read_text()
-  assert log.count('saved; the same command goes on') == 2
+  assert log.count('saved; the same command resumes') == 2
   assert 'Going on from step' in log
   assert_same(tmp_path / 'one', tmp_path / 'two')
 
