@@ -1,7 +1,8 @@
 """How much data, and how long, at each scale: what an artifact's rows start from."""
 
-# The paper gives no coefficient. With this one the MLP 1x512 fits random labels nearly as
-# well as without, as in the paper; with 0.0005 it does not (Appendix E has both).
+# The paper gives no coefficient. With this one the MLP 1x512 lost 0.11 points of its
+# training accuracy on random labels, with 0.0005 0.44, in the paper 0.13 (one run each;
+# Appendix E has both).
 WEIGHT_DECAY = 0.0001
 
 SCALES = ('smoke', 'laptop', 'full')

@@ -71,7 +71,7 @@ def fitted_at(step):
 def make_climb(accuracy, every, threshold=0.99):
   """A run of 20 steps an epoch whose batches are as right as accuracy(step), without noise.
 
-  It is evaluated every so many of at most 400 steps, and stops at the threshold.
+  It is evaluated after every `every` steps, at most 400, and stops at the threshold.
   """
   records = []
   for step in range(every, 401, every):
