@@ -20,9 +20,10 @@ import numpy as np
 from absl import flags
 
 from benchmarks import once, ours, report
-from rethink_gen import command_line, metrics, programs
+from rethink_gen import cli, files
 from rethink_gen.errors import BadInput
-from rethink_gen.paper import drawing
+from rethink_gen.reporting import drawing
+from rethink_gen.train import compiled
 
 AXES = {
   'examples': (1_024, 2_048, 4_096, 8_192, 16_384, 32_768, 49_152),
@@ -46,8 +47,8 @@ ROUNDS = flags.DEFINE_integer('rounds', 5, 'How many turns each takes.', lower_b
 
 
 def main(_):
-  command_line.prepare()
-  command_line.call(lambda _: measure(), report.OUT.value or 'the benchmark')
+  cli.setup()
+  cli.call(lambda _: measure(), report.OUT.value or 'the benchmark')
 
 
 def measure():
@@ -65,7 +66,7 @@ def measure():
     seconds = on_devices() if axis == 'devices' else in_turns(axis)
     results['measurements'].append(describe(axis, seconds))
     if out:
-      metrics.write_json(out / 'results.json', results)
+      files.write_json(out / 'results.json', results)
   print('\n' + table(results))
   if out:
     report.write(out, table(results), draw(results))
@@ -97,7 +98,7 @@ def make_turn(axis, value):
     epoch = ours.compiled_epoch(config, ours.load(config))
 
   def turn():
-    with programs.matmul_precision(config):
+    with compiled.matmul_precision(config):
       return epoch()
 
   turn()
@@ -176,4 +177,4 @@ def draw(results):
 
 
 if __name__ == '__main__':
-  command_line.run(main, report.parse)
+  cli.run(main, report.parse)

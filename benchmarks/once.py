@@ -18,7 +18,7 @@ import jax
 from absl import app, flags, logging
 
 from benchmarks import ours
-from rethink_gen import programs
+from rethink_gen.train import compiled
 
 WHO = ('ours', 'plain loop', 'PyTorch eager', 'PyTorch compiled')
 MODEL = flags.DEFINE_enum('model', 'mlp_1x512', list(ours.CPU_BATCHES), 'Which config.')
@@ -34,7 +34,7 @@ def main(_):
   config = ours.make_config(MODEL.value, BATCH_SIZE.value, num_train=count)
   dataset = ours.load(config)
   started = time.perf_counter()
-  with programs.matmul_precision(config):
+  with compiled.matmul_precision(config):
     turn = make_turn(ONE.value, config, dataset)
     turn(1)
     first_step, at = time.perf_counter() - started, time.time()
@@ -94,7 +94,7 @@ def start(cache=None, devices=None, **values):
   if cache:
     variables |= {
       'JAX_COMPILATION_CACHE_DIR': f'{cache}/xla',
-      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',  # as `command_line.prepare` has it
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',  # as `cli.setup` has it
     }
     variables |= {'TORCHINDUCTOR_CACHE_DIR': f'{cache}/inductor'}
   if devices:

@@ -13,9 +13,11 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from rethink_gen import models, programs, sgd, together, train
+from rethink_gen import models
 from rethink_gen.data import preprocess, sources
 from rethink_gen.models import layers
+from rethink_gen.ops import conv
+from rethink_gen.train import compiled, loading, loop, optimizers, sgd, vmapped
 
 # Batches of 128 in a turn on a CPU: seconds of work on two cores.
 CPU_BATCHES = {
@@ -46,13 +48,13 @@ def examples(name, batch_size, part=1):
 
 def load(config):
   """The Dataset of a config, with few test examples, which no turn looks at."""
-  dataset, _ = train.load(config)
+  dataset, _ = loading.load(config)
   return sources.first(dataset, config.dataset.num_train, 100)
 
 
 def compiled_epoch(config, dataset):
   """A turn of the compiled epoch, as `train.run` trains."""
-  state, train_to, *_ = programs.build(config, dataset)
+  state, train_to, *_ = compiled.build(config, dataset)
 
   def turn(steps=None):
     nonlocal state
@@ -67,15 +69,15 @@ def compiled_epoch(config, dataset):
 
 
 def epoch_of_many(config, dataset, count):
-  """A turn of the compiled epoch of so many runs at once, as `together.run` trains."""
-  state, *_ = programs.build(config, dataset)
+  """A turn of the compiled epoch of so many runs at once, as `vmapped.run` trains."""
+  state, *_ = compiled.build(config, dataset)
   # They are alike: it is their number that costs.
-  requests = {run: train.Request(state, 'train') for run in range(count)}
-  stack = together.assemble(
+  requests = {run: loop.Request(state, 'train') for run in range(count)}
+  stack = vmapped.assemble(
     None, requests, dict.fromkeys(requests, config), dict.fromkeys(requests, dataset)
   )
-  program = programs.make(config, dataset)
-  epoch = together.functions(program).epoch
+  program = compiled.make_program(config, dataset)
+  epoch = vmapped.compile_stack(program).epoch
   images, state = jax.device_put(dataset.x_train), stack.state
 
   def turn():
@@ -92,19 +94,19 @@ def epoch_of_many(config, dataset, count):
 def plain_loop(config, dataset):
   """A turn of the same of a loop over batches, a jitted step each."""
   model = models.create(config, dataset.num_classes)
-  transformation = sgd.optimizer(config, sgd.rates(config))
+  tx = optimizers.make_tx(config, optimizers.rates(config))
   crop_shape = preprocess.crop_shape(*dataset.x_train.shape[1:3])
   key = jax.random.key(0)
   whole = len(dataset.y_train) // config.batch_size
   channels = dataset.x_train.shape[-1]
-  state = sgd.make_initialise(model, transformation, (*crop_shape, channels), whole)(key)
+  state = sgd.make_initialize(model, tx, (*crop_shape, channels), whole)(key)
 
   @jax.jit
   def step(state, images, labels):
     inputs = preprocess.preprocess(images, crop_shape)
     # While this is traced, linen's layers are in the place of ours.
     with mock.patch.multiple(layers, convolve=convolve, max_pool=max_pool):
-      return sgd.train_step(model, transformation, state, inputs, labels, key)
+      return sgd.train_step(model, tx, state, inputs, labels, key)
 
   def turn(steps=None):
     nonlocal state
@@ -120,7 +122,7 @@ def plain_loop(config, dataset):
 
 def convolve(x, kernel, stride=1, padding='SAME'):
   return jax.lax.conv_general_dilated(
-    x, kernel, (stride, stride), padding, dimension_numbers=layers.DIMENSIONS
+    x, kernel, (stride, stride), padding, dimension_numbers=conv.DIMENSIONS
   )
 
 

@@ -121,21 +121,21 @@ class Inception(nn.Module):
     super().__init__()
     self.convs = nn.ModuleList([ConvModule(channels, 96, 3, 1, batch_norm)])
     channels = 96
-    for module in inception.MODULES:
-      if isinstance(module, tuple):
+    for module in inception.parse_modules(inception.MODULES):
+      if len(module) == 2:
         for features, kernel_size in zip(module, (1, 3), strict=True):
           self.convs.append(ConvModule(channels, features, kernel_size, 1, batch_norm))
         channels = sum(module)
       else:
-        self.convs.append(ConvModule(channels, module, 3, 2, batch_norm))
-        channels += module
+        self.convs.append(ConvModule(channels, *module, 3, 2, batch_norm))
+        channels += module[0]
     self.last = nn.Linear(channels, num_classes)
 
   def forward(self, x):
     convs = iter(self.convs)
     x = next(convs)(x.permute(0, 3, 1, 2))
-    for module in inception.MODULES:
-      if isinstance(module, tuple):
+    for module in inception.parse_modules(inception.MODULES):
+      if len(module) == 2:
         branches = next(convs)(x), next(convs)(x)
       else:
         branches = next(convs)(x), max_pool(x)

@@ -15,19 +15,20 @@ import time
 
 import jax
 
-from rethink_gen import command_line, workdirs
+from rethink_gen import cli
 from rethink_gen.errors import BadInput
-from rethink_gen.paper import drawing
+from rethink_gen.reporting import drawing
+from rethink_gen.train import workdirs
 
 BESIDE = ('plain loop', 'one by one')  # what ours is compared with, and PyTorch
 
-OUT = command_line.define_path('out', None, 'A folder for the results, made if needed.')
+OUT = cli.define_path('out', None, 'A folder for the results, made if needed.')
 
 
 def parse(argv):
   """absl's flags from the command line, every fault of theirs in one sentence."""
-  rest = command_line.parse_flags(argv)
-  command_line.refuse_rest(rest)
+  rest = cli.parse_flags(argv)
+  cli.refuse_rest(rest)
   return rest
 
 
@@ -38,7 +39,7 @@ def new_folder():
   folder = pathlib.Path(OUT.value)
   if (folder / 'results.json').exists():
     raise BadInput(f'{folder} holds results already; choose another --out.')
-  workdirs.make(folder, '--out')
+  workdirs.make_folder(folder, '--out')
   return folder
 
 
@@ -242,16 +243,16 @@ def draw(results):
   """The ratios, a line a measurement, with a dot for the median and a bar for the rest."""
   chosen = [m for m in results['measurements'] if ratios(m) and m['unit'] != 'steps']
   figure, axis = drawing.subplots(height=0.28 * max(len(chosen), 2) + 1.2)
-  labelled = set()
+  labeled = set()
   for position, measurement in enumerate(chosen):
     for who, (middle, least, most) in ratios(measurement).items():
       kind = 'PyTorch' if who.startswith('PyTorch') else who
       place = (*BESIDE, 'PyTorch').index(kind)
       color, shift = drawing.PALETTE[place], 0.12 * (place - 1)
       axis.plot([least, most], [position + shift] * 2, color=color)
-      label = None if kind in labelled else kind
+      label = None if kind in labeled else kind
       axis.plot(middle, position + shift, 'o', color=color, label=label)
-      labelled.add(kind)
+      labeled.add(kind)
   axis.axvline(1, color='black', linewidth=1)
   axis.set_xscale('log')
   axis.set_yticks(range(len(chosen)), [f'{m["measure"]}, {m["case"]}' for m in chosen])

@@ -13,7 +13,7 @@ Those that are compared take turns, so that a machine that changes its speed cha
   fit      all random labels of 2,000 images of CIFAR-10 with MLP 1x512: `train.run` with
            its evaluations and checkpoints, in PyTorch a loop with evaluations
   together the eleven noise levels of Figure 1(b) for MLP 1x512 in one program, and one
-           after the other, by `train.run` and `together.run` with all that they write
+           after the other, by `train.run` and `vmapped.run` with all that they write
   grid     Figure 1(b) at smoke scale end to end
 
 Before and after a change, in two minutes on two CPU cores: epochs of the MLPs and
@@ -40,10 +40,12 @@ import jax
 from absl import flags
 
 from benchmarks import once, ours, report
-from rethink_gen import command_line, estimate, metrics, programs, together, train
+from rethink_gen import cli, files, train
 from rethink_gen.errors import BadInput
-from rethink_gen.metrics import silence
+from rethink_gen.estimate import accelerators, counting
 from rethink_gen.paper import figure1b
+from rethink_gen.progress import no_progress
+from rethink_gen.train import compiled, vmapped
 
 PARTS = ('epoch', 'start', 'fit', 'together', 'grid')
 PRECISIONS = ('float32', 'bfloat16')
@@ -60,14 +62,12 @@ PARTS_FLAG = flags.DEFINE_list('parts', None, f'What to measure, of {", ".join(P
 BATCH_SIZES = flags.DEFINE_list('batch_sizes', None, 'Examples in a batch; 128 and 512.')
 PRECISIONS_FLAG = flags.DEFINE_list('precisions', None, 'Of float32, bfloat16; both.')
 QUICK = flags.DEFINE_bool('quick', False, 'In two minutes on two CPU cores.')
-COMPARE = command_line.define_path(
-  'compare', None, 'An older results.json to compare with.'
-)
+COMPARE = cli.define_path('compare', None, 'An older results.json to compare with.')
 
 
 def main(_):
-  command_line.prepare()
-  command_line.call(lambda _: run(), report.OUT.value or 'the benchmark')
+  cli.setup()
+  cli.call(lambda _: run(), report.OUT.value or 'the benchmark')
 
 
 def run():
@@ -93,7 +93,7 @@ def run():
       results['measurements'].append(measurement)
       print(report.line(measurement), flush=True)
       if out:  # so that what is measured stays, whatever happens
-        metrics.write_json(out / 'results.json', results)
+        files.write_json(out / 'results.json', results)
   print('\n' + report.table(results))
   if out:
     report.write(out, report.table(results), report.draw(results))
@@ -152,7 +152,7 @@ def epoch(wanted, with_torch, name, batch_size, precision):
   dataset = ours.load(config)
   case = f'{name}, batch {batch_size}, {precision}'
   turns, ceilings = {}, {'JAX': lambda: of_machine(precision)}
-  with programs.matmul_precision(config):
+  with compiled.matmul_precision(config):
     for who in contestants(wanted, with_torch):
       print(f'{case}: {who} is prepared', flush=True)
       try:
@@ -176,7 +176,7 @@ def epoch(wanted, with_torch, name, batch_size, precision):
       for measure, measured in ((turns, seconds), (ceilings, rates)):
         for who, turn in measure.items():
           measured[who].append(turn())
-  flops = estimate.count(config, dataset).step(batch_size).flops
+  flops = counting.count(config, dataset).step(batch_size).flops
   yield {
     'measure': 'epoch',
     'case': case,
@@ -191,7 +191,7 @@ def epoch(wanted, with_torch, name, batch_size, precision):
 
 def of_machine(precision):
   """(operations per second, bytes per second) of a large product and copy in JAX."""
-  machine = estimate.measure_machine(precision)
+  machine = accelerators.measure_machine(precision)
   return getattr(machine, precision), machine.bandwidth
 
 
@@ -235,7 +235,7 @@ def fits(wanted, with_torch):
     config.seed = number
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as workdir:
-      summary = train.run(config, workdir, metrics.silence)
+      summary = train.run(config, workdir, no_progress)
       taken = {'ours': (time.perf_counter() - started, summary['steps'])}
     if with_torch:
       from benchmarks import peer_torch
@@ -265,10 +265,10 @@ def noise_levels(wanted, with_torch):
     print(f'eleven noise levels: round {number} of {wanted["rounds"]}', flush=True)
     with tempfile.TemporaryDirectory() as folder:
       started = time.perf_counter()
-      together.run({f'{folder}/together/{n}': c for n, c in configs.items()}, silence)
+      vmapped.run({f'{folder}/together/{n}': c for n, c in configs.items()}, no_progress)
       between = time.perf_counter()
       for name, config in configs.items():
-        train.run(config, f'{folder}/one/{name}', silence)
+        train.run(config, f'{folder}/one/{name}', no_progress)
       ended = time.perf_counter()
     if number:  # the first compiles
       seconds['ours'].append(between - started)
@@ -279,7 +279,7 @@ def noise_levels(wanted, with_torch):
 
 
 def grids(wanted, with_torch):
-  """Seconds of an artefact, from its command to its report."""
+  """Seconds of an artifact, from its command to its report."""
   del with_torch
   values = {'cold': [], 'warm': []}
   for number in range(wanted['rounds']):
@@ -300,4 +300,4 @@ def grids(wanted, with_torch):
 
 
 if __name__ == '__main__':
-  command_line.run(main, report.parse)
+  cli.run(main, report.parse)

@@ -18,22 +18,23 @@ import numpy as np
 from absl import flags
 
 from benchmarks import ours
-from rethink_gen import command_line, programs, sgd
+from rethink_gen import cli
 from rethink_gen.errors import BadInput
 from rethink_gen.models.initialization import RULES
+from rethink_gen.train import compiled, evaluation
 
 MODELS = flags.DEFINE_list('models', ['mlp_1x512', 'mlp_3x512', 'alexnet'], 'Configs.')
 RULES_TRIED = flags.DEFINE_list('rules', list(RULES), 'Initializations.')
 SEEDS = flags.DEFINE_integer('seeds', 3, 'Seeds 0, 1, ... of each.', lower_bound=1)
 STEPS = flags.DEFINE_integer('steps', 500, 'Gradient steps.', lower_bound=1)
 RATES = flags.DEFINE_list('rates', None, "Learning rates; the config's by default.")
-OUT = command_line.define_path('out', 'runs/starts', 'A folder for what is measured.')
+OUT = cli.define_path('out', 'runs/starts', 'A folder for what is measured.')
 LAST = 50  # steps whose mean loss is reported
 EXAMINED = 5_000  # training examples over which a unit must be active once to be alive
 
 
 def main(_):
-  command_line.prepare()
+  cli.setup()
   check('models', MODELS.value, ours.CPU_BATCHES)
   check('rules', RULES_TRIED.value, RULES)
   folder = pathlib.Path(OUT.value)
@@ -75,11 +76,11 @@ def make_config(model, rule, seed, rate):
 def measure(config, steps):
   """{what is reported of one run}; losses are None once they are no longer finite."""
   dataset = ours.load(config)
-  program = programs.make(config, dataset)
+  program = compiled.make_program(config, dataset)
   started = time.monotonic()
   losses = np.zeros(0)
-  with programs.matmul_precision(config):
-    state, train_to, _, _ = programs.build(config, dataset, program)
+  with compiled.matmul_precision(config):
+    state, train_to, _, _ = compiled.build(config, dataset, program)
     while len(losses) < steps and np.isfinite(losses).all():
       # Up to the end of the epoch at most, and ten steps at first: some diverge at once.
       chunk = 10 if not losses.size else len(state.losses)
@@ -88,7 +89,7 @@ def measure(config, steps):
       state = train_to(state, stop)
       found = np.asarray(state.losses)[first % len(state.losses) :][: stop - first]
       losses = np.concatenate([losses, found])
-    evaluate = programs.functions(program)[2]
+    evaluate = compiled.compile_program(program)[2]
     totals = evaluate(state, dataset.x_train[:EXAMINED], dataset.y_train[:EXAMINED])
   finite = bool(np.isfinite(losses).all())
   return {
@@ -96,7 +97,7 @@ def measure(config, steps):
     'highest_loss': float(losses.max()) if finite else None,
     'diverged_at': None if finite else int(np.argmin(np.isfinite(losses))) + 1,
     'seconds': time.monotonic() - started,
-    **sgd.dead_units(jax.device_get(totals.active)),
+    **evaluation.dead_units(jax.device_get(totals.active)),
   }
 
 
@@ -138,4 +139,4 @@ def make_table(done):
 
 
 if __name__ == '__main__':
-  command_line.run(main, command_line.parse_flags)
+  cli.run(main, cli.parse_flags)

@@ -2,7 +2,7 @@
 
   python -m benchmarks.streaming [--json=streaming.json]
 
-JPEGs of the size of ImageNet's, of coloured shapes on noise, are made in a temporary folder
+JPEGs of the size of ImageNet's, of colored shapes on noise, are made in a temporary folder
 and streamed as training streams them, 299 pixels a side, by the threads of this process
 (workers 0) and by worker processes; nothing is trained. Beside the images per second stands
 the share of what Inception V3 would need to keep an accelerator busy, in bfloat16, at
@@ -21,31 +21,32 @@ import time
 from absl import flags
 
 from configs import imagenet_inception_v3
-from rethink_gen import command_line, estimate
+from rethink_gen import cli
 from rethink_gen import config as config_lib
-from rethink_gen.data import generated, streaming
+from rethink_gen.data import streaming, synthetic
+from rethink_gen.estimate import __main__, accelerators, counting
 
 IMAGES, SIDES = 512, (375, 500)  # of the data set; the mean of ImageNet is about 500 x 375
 BATCH, WARM_UP, TIMED = 32, 4, 16  # examples, and batches of each turn
 WORKERS = (0, 1, 2)
 
-JSON = command_line.define_path('json', None, 'A file for the same numbers.')
+JSON = cli.define_path('json', None, 'A file for the same numbers.')
 ROUNDS = flags.DEFINE_integer('rounds', 3, 'How many turns each takes.')
 
 
 def main(_):
-  command_line.prepare()
+  cli.setup()
   speeds = {turn: [] for turn in itertools.product((False, True), WORKERS)}
   with tempfile.TemporaryDirectory() as data_dir:
-    folder = generated.generate(pathlib.Path(data_dir), IMAGES, 1, SIDES)
+    folder = synthetic.generate(pathlib.Path(data_dir), IMAGES, 1, SIDES)
     size = sum(path.stat().st_size for path in folder.glob('*train*')) / IMAGES
     for _ in range(ROUNDS.value):  # in turns, so that a change of speed changes all
       for turn, measured in speeds.items():
         measured.append(images_per_second(data_dir, *turn))
-  share, operations = estimate.SHARE_OF_PEAK.value, operations_per_image()
+  share, operations = __main__.SHARE_OF_PEAK.value, operations_per_image()
   needed = {
     name: share * machine.bfloat16 / operations
-    for name, machine in estimate.ACCELERATORS.items()
+    for name, machine in accelerators.ACCELERATORS.items()
   }
   rows = [
     {
@@ -82,14 +83,14 @@ def main(_):
 def operations_per_image():
   """Floating-point operations of training Inception V3 on one image."""
   config = imagenet_inception_v3.get_config()
-  run = estimate.count(config, estimate.describe_data(config))
+  run = counting.count(config, counting.describe_data(config))
   return run.step(config.batch_size).flops / config.batch_size
 
 
 def images_per_second(data_dir, distorted, workers):
   """Images per second once batches flow, as fast as they can be taken."""
   config = config_lib.default()
-  config.dataset.name = generated.sources.GENERATED
+  config.dataset.name = synthetic.NAME
   config.dataset.data_dir = data_dir
   config.dataset.streaming = True
   config.dataset.crop_size = 299
@@ -110,4 +111,4 @@ def images_per_second(data_dir, distorted, workers):
 
 
 if __name__ == '__main__':
-  command_line.run(main, command_line.parse_flags)
+  cli.run(main, cli.parse_flags)

@@ -3,8 +3,8 @@
 Every other file imports its nearest relative and changes what its own name says.
 """
 
-from rethink_gen import config
+from rethink_gen import config as config_lib
 
 
 def get_config():
-  return config.default()
+  return config_lib.default()

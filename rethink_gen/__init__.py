@@ -1,11 +1,10 @@
 """Understanding deep learning requires rethinking generalization, in JAX and Flax."""
 
-# All but the programs main and reproduce, whose flags would clash in one process.
+# All but the command lines, whose flags would clash in one process.
 __all__ = [
-  *('audit', 'audit_report', 'checkpoint', 'command_line', 'config', 'data', 'distributed'),
-  *('errors', 'estimate', 'examples', 'identity', 'interrupt', 'learners', 'metrics'),
-  *('models', 'output', 'paper', 'paths', 'programs', 'randomizations', 'runs', 'sgd'),
-  *('significance', 'streamed', 'theory', 'together', 'train', 'workdirs'),
+  *('audit', 'cli', 'config', 'data', 'errors', 'estimate', 'files', 'interrupt', 'models'),
+  *('ops', 'output', 'paper', 'paths', 'progress', 'reporting', 'reproduce', 'runs'),
+  *('sharding', 'studies', 'text', 'theory', 'train'),
 ]
 
 

@@ -1,19 +1,18 @@
 """What a run can be: every field, its default, and what it accepts."""
 
+import importlib
 import math
+import re
 
 import jax
 from ml_collections import config_dict
 
 from rethink_gen import models
+from rethink_gen.data.corruption import CORRUPTIONS
 from rethink_gen.errors import BadInput
 from rethink_gen.models.inception_v3 import SMALLEST
 from rethink_gen.models.initialization import RULES
 
-MODES = (
-  *('none', 'partial_labels', 'random_labels'),
-  *('shuffled_pixels', 'random_pixels', 'gaussian'),
-)
 PRECISIONS = ('float32', 'bfloat16')
 # Kernels that decay: all, or those of linear layers but the last, as in TensorFlow's
 # CIFAR-10 tutorial.
@@ -28,7 +27,7 @@ def default():
   """The shape of every config. A field that is None takes what its comment says."""
   optional = config_dict.placeholder
   config = config_dict.ConfigDict()
-  config.seed = 0  # initialisation, order of examples, augmentation and dropout
+  config.seed = 0  # initialization, order of examples, augmentation and dropout
 
   config.dataset = config_dict.ConfigDict()
   config.dataset.name = 'digits'  # or npz, or a TFDS image-classification set
@@ -42,8 +41,8 @@ def default():
   config.dataset.workers = 0  # processes that decode; 0: threads of this one
 
   config.corruption = config_dict.ConfigDict()
-  config.corruption.mode = 'none'  # or one of MODES
-  config.corruption.label_noise = 0.0  # probability, for partial_labels alone
+  config.corruption.mode = 'none'  # or another of corruption.CORRUPTIONS
+  config.corruption.label_noise = 0.0  # probability, for partial_labels
   config.corruption.seed = 0
 
   config.model = config_dict.ConfigDict()
@@ -51,6 +50,8 @@ def default():
   config.model.initialization = 'glorot_uniform'  # or another of initialization.RULES
   config.model.depth = optional(int)  # mlp: hidden layers; None: 1
   config.model.width = optional(int)  # mlp: units in each; None: 512
+  config.model.modules = optional(str)  # inception; None: the paper's, inception.MODULES
+  config.model.repeats = optional(str)  # inception_v3: modules at each size; None: 3 4 2
   config.model.batch_norm = optional(bool)  # inception; None: True
   config.model.aux_head = optional(bool)  # inception_v3: a second classifier; None: False
   # inceptions: statistics of each device's part of the batch; None: False, of all of it
@@ -60,7 +61,7 @@ def default():
   config.regularization.weight_decay = 0.0  # w of the penalty w/2 * |kernels|^2
   config.regularization.weight_decay_on = 'kernels'  # or 'hidden_linear', of those alone
   config.regularization.dropout_rate = 0.0
-  config.regularization.random_crop = False  # instead of the centre
+  config.regularization.random_crop = False  # instead of the center
   config.regularization.random_flip = False  # left to right
   config.regularization.random_rotation = 0.0  # degrees to either side; the paper: 25
   config.regularization.color_jitter = False  # as Inception's; when streaming alone
@@ -92,6 +93,8 @@ def _count(of, least=1, most=MOST_STEPS):
   return (lambda v: least <= v <= most), f'a number of {of} from {least} to {most:,}'
 
 
+_MODULE = r'[1-9]\d{0,3}(\+[1-9]\d{0,3})?'
+
 # field: (what it accepts, the same in words)
 ACCEPTED = {
   'seed': (lambda v: 0 <= v < 2**32, 'an integer from 0 to 2**32 - 1'),
@@ -99,7 +102,10 @@ ACCEPTED = {
   'dataset.num_test': (lambda v: v >= 1, 'a positive number of examples'),
   'dataset.crop_size': _count('pixels', most=4_096),
   'dataset.workers': (lambda v: v >= 0, 'a number of processes, 0 or more'),
-  'corruption.mode': (lambda v: v in MODES, f'one of {", ".join(MODES)}'),
+  'corruption.mode': (
+    lambda v: v in CORRUPTIONS,
+    f'one of {", ".join(CORRUPTIONS)}',
+  ),
   'corruption.label_noise': (lambda v: 0 <= v <= 1, 'a probability from 0 to 1'),
   'corruption.seed': (lambda v: 0 <= v < 2**32, 'an integer from 0 to 2**32 - 1'),
   'model.name': (
@@ -108,6 +114,14 @@ ACCEPTED = {
   ),
   'model.initialization': (lambda v: v in RULES, f'one of {", ".join(RULES)}'),
   'model.depth': _count('hidden layers', least=0, most=1_000),
+  'model.modules': (
+    lambda v: re.fullmatch(rf'{_MODULE}( {_MODULE})*', v),
+    "channels of each module, such as '16+16 16'",
+  ),
+  'model.repeats': (
+    lambda v: re.fullmatch(r'([1-9]\d?) ([1-9]\d?) ([1-9]\d?)', v),
+    "three positive numbers, such as '1 1 1'",
+  ),
   'model.width': _count('units', most=1_000_000),
   'regularization.weight_decay': (
     lambda v: 0 <= v < math.inf,
@@ -136,6 +150,11 @@ ACCEPTED = {
 }
 
 
+def named(name):
+  """The ConfigDict of configs/NAME.py."""
+  return importlib.import_module(f'configs.{name}').get_config()
+
+
 def validate(config):
   """Raises BadInput for a value or a combination that no data could make right."""
   values = flatten(config)
@@ -152,11 +171,12 @@ def validate(config):
       raise BadInput(f'config.{field} is {values[field]!r}, but it must be {words}.')
 
   mode, noise = config.corruption.mode, config.corruption.label_noise
-  if noise and mode != 'partial_labels':
+  if noise and CORRUPTIONS[mode].label_noise is not None:
+    takers = [name for name, kind in CORRUPTIONS.items() if kind.label_noise is None]
     raise BadInput(
       f'config.corruption.label_noise is {noise} with config.corruption.mode {mode!r}, '
-      "but only the mode 'partial_labels' takes label noise; set that mode or leave the "
-      'noise at 0.'
+      f'but only {", ".join(takers)} takes label noise; set that mode or leave the noise '
+      'at 0.'
     )
   own = models.own_fields(config.model.name)
   for field, value in config.model.items():

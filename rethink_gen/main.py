@@ -22,12 +22,13 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from rethink_gen import command_line, distributed, metrics, train
+from rethink_gen import cli, train
+from rethink_gen.train import multihost, summaries
 
 CONFIG = config_flags.DEFINE_config_file(
   'config', help_string='The config file of the run, such as configs/quickstart.py.'
 )
-WORKDIR = command_line.define_path(
+WORKDIR = cli.define_path(
   'workdir', None, 'The folder of the run, made if needed; runs/NAME by default.'
 )
 DISTRIBUTED = flags.DEFINE_bool(
@@ -36,18 +37,18 @@ DISTRIBUTED = flags.DEFINE_bool(
 
 
 def main(_):
-  command_line.prepare()
+  cli.setup()
   file = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config']))
   name = file.name.replace('.py', '').replace(':', '_')  # quickstart.py:true
   workdir = WORKDIR.value or pathlib.Path('runs', name)
   if DISTRIBUTED.value:
-    command_line.call(lambda _: distributed.initialize(), workdir)
-  summary = command_line.call(functools.partial(train.run, CONFIG.value), workdir)
-  if distributed.is_first():
-    metrics.print_summary(summary, workdir)
+    cli.call(lambda _: multihost.initialize(), workdir)
+  summary = cli.call(functools.partial(train.run, CONFIG.value), workdir)
+  if multihost.is_primary():
+    summaries.print_summary(summary, workdir)
   if summary['status'] == 'diverged':
     sys.exit(3)  # a status of its own: started again, it would diverge again
 
 
 if __name__ == '__main__':
-  command_line.run(main, functools.partial(command_line.parse, config=CONFIG))
+  cli.run(main, functools.partial(cli.parse, config=CONFIG))

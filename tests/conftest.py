@@ -4,12 +4,10 @@ import json
 import os
 import pathlib
 import subprocess
-import sys
 
 import numpy as np
 import pytest
-
-ROOT = pathlib.Path(__file__).parent.parent
+from helpers import ROOT, command, environment
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -41,15 +39,6 @@ def images():
   return np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), np.uint8)
 
 
-def command(module, *arguments):
-  return [sys.executable, '-m', module, *arguments]
-
-
-def environment(devices=1):
-  flags = f'--xla_force_host_platform_device_count={devices}'
-  return os.environ | {'XLA_FLAGS': flags}
-
-
 def complete(module):
   def run(*arguments, devices=1, timeout=300, **options):
     return subprocess.run(
@@ -73,7 +62,7 @@ def main():
 
 @pytest.fixture(scope='session')
 def reproduce():
-  """reproduce(*arguments, devices=1): the same for an artefact."""
+  """reproduce(*arguments, devices=1): the same for an artifact."""
   return complete('rethink_gen.reproduce')
 
 
@@ -98,20 +87,6 @@ def start():
   for process in processes:
     process.kill()
     process.communicate()
-
-
-@pytest.fixture
-def shallow_inception(monkeypatch):
-  """Inception is that of shallow_inception.py in this process too."""
-  import shallow_inception
-
-  from rethink_gen import programs
-  from rethink_gen.models import inception
-
-  programs.functions.cache_clear()
-  monkeypatch.setattr(inception, 'MODULES', shallow_inception.MODULES)
-  yield
-  programs.functions.cache_clear()
 
 
 @pytest.fixture(scope='session')

@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import make_config
+from helpers import make_config
 
 from benchmarks import starts
-from rethink_gen import models, sgd
+from rethink_gen import models
 from rethink_gen.data import preprocess, sources
 from rethink_gen.errors import BadInput
 from rethink_gen.models import initialization
+from rethink_gen.train import optimizers, sgd
 
 PARAMETERS = {
   'mlp_1x512': 1_209_866,
@@ -82,9 +83,9 @@ def test_torch_computes_the_same(torch, dataset, name):
   config.optimizer.decay_every_steps = 2
   config.optimizer.decay_factor = 0.5
   model = models.create(config, dataset.num_classes)
-  transformation = sgd.optimizer(config, sgd.rates(config))
+  tx = optimizers.make_tx(config, optimizers.rates(config))
   key = jax.random.key(0)
-  state = sgd.make_initialise(model, transformation, (28, 28, 3), STEPS)(key)
+  state = sgd.make_initialize(model, tx, (28, 28, 3), STEPS)(key)
   training = peer_torch.build(config, dataset, 'eager')
   copy_weights(torch, state.params, training.network)
 
@@ -105,7 +106,7 @@ def test_torch_computes_the_same(torch, dataset, name):
 
   @jax.jit
   def step(state, inputs, labels):
-    return sgd.train_step(model, transformation, state, inputs, labels, key)
+    return sgd.train_step(model, tx, state, inputs, labels, key)
 
   for some in np.arange(BATCH * STEPS).reshape(STEPS, BATCH):
     state = step(state, inputs[some], dataset.y_train[some])

@@ -1,15 +1,14 @@
 """The reference that README says how to make is made of every module, without a warning."""
 
-import pathlib
 import subprocess
 import sys
 
 import pytest
+from helpers import ROOT
 
 import rethink_gen
 
 pytest.importorskip('pdoc', reason='needs pdoc')
-ROOT = pathlib.Path(__file__).parent.parent
 PROGRAMS = {'rethink_gen/main', 'rethink_gen/reproduce'}  # --help is their reference
 
 

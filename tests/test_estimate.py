@@ -7,18 +7,19 @@ import pytest
 
 from configs import alexnet, inception, mlp_3x512
 from rethink_gen import config as config_lib
-from rethink_gen import estimate
-from rethink_gen.data import generated, sources
+from rethink_gen import text
+from rethink_gen.data import sources, synthetic
 from rethink_gen.errors import BadInput
-from rethink_gen.models import layers
+from rethink_gen.estimate import __main__, accelerators, counting, roofline
+from rethink_gen.ops import conv
 
 # peak in bfloat16 and float32, memory, bandwidth, link, group, network; nothing is real.
-MACHINE = estimate.Accelerator(2e12, 1e12, 1e9, 1e11, 1e10, 8, 1e9)
+MACHINE = accelerators.Accelerator(2e12, 1e12, 1e9, 1e11, 1e10, 8, 1e9)
 
 
 def count(config, **changes):
   config.update_from_flattened_dict(changes)
-  return estimate.count(config, estimate.describe_data(config))
+  return counting.count(config, counting.describe_data(config))
 
 
 def in_bounds(size, kernel, stride):
@@ -87,22 +88,22 @@ def test_operations_of_inception_are_those_of_its_layers():
 def test_memory_is_about_what_xla_allots(module, most):
   """On a CPU, in float32; the images on the device come to it."""
   config = module.get_config()
-  dataset = estimate.describe_data(config)
-  step, _, state, key = estimate.functions(config, dataset)
+  dataset = counting.describe_data(config)
+  step, _, state, key = counting.make_functions(config, dataset)
   batch = (
     jax.ShapeDtypeStruct((128, 32, 32, 3), jnp.uint8),
     jax.ShapeDtypeStruct((128,), jnp.int32),
   )
-  with layers.whole():
+  with conv.whole():
     compiled = jax.jit(step, donate_argnums=0).lower(state, *batch, key).compile()
   found = compiled.memory_analysis()
-  run = estimate.count(config, dataset)
+  run = counting.count(config, dataset)
   allotted = found.temp_size_in_bytes + found.argument_size_in_bytes
   # XLA fuses, and more with each version: for AlexNet we count 1.16 times what it allots
   # with jax 0.10, 1.64 times with jax 0.12.
   assert 0.7 * allotted < run.step(128).memory < most * allotted
   images = 60_000 * 32 * 32 * 3
-  assert estimate.memory(run, 1) == run.step(128).memory + images
+  assert roofline.memory(run, 1) == run.step(128).memory + images
 
 
 def test_a_share_of_the_batch_costs_what_the_step_on_that_batch_costs():
@@ -124,7 +125,7 @@ def test_streaming_needs_no_data_and_half_the_precision_half_the_bytes():
   assert (precise.dataset.num_train, precise.dataset.num_test) == (1_281_167, 50_000)
   assert precise.steps_per_epoch == 1_281_167 // 16
   assert precise.state.params['Dense_0']['bias'].shape == (1000,)
-  assert estimate.memory(precise, 1) == precise.step(16).memory  # no image stays
+  assert roofline.memory(precise, 1) == precise.step(16).memory  # no image stays
   rough = count(inception.get_config(), **changes, precision='bfloat16')
   products = [  # each example's: less what the parameters' update adds
     run.step(16).bytes - run.step(8).bytes for run in (precise, rough)
@@ -138,50 +139,50 @@ def test_statistics_of_a_device_alone_need_no_all_reduce_of_their_own():
   alone = count(inception.get_config(), **{'model.batch_norm_per_device': True})
   layers = 20 - 1  # convolutions, each with its batch normalization
   assert alone.step(128) == whole.step(128)
-  spared = estimate.step_seconds(whole, MACHINE, 8) - estimate.step_seconds(
+  spared = roofline.step_seconds(whole, MACHINE, 8) - roofline.step_seconds(
     alone, MACHINE, 8
   )
-  assert spared == pytest.approx(2 * layers * 2 * 3 * estimate.HOP)
+  assert spared == pytest.approx(2 * layers * 2 * 3 * roofline.HOP)
 
 
 def test_all_reduce_sends_what_a_ring_sends():
-  hops = 2 * 3 * estimate.HOP
-  seconds = estimate.all_reduce_seconds(MACHINE, 8, 4e6)
+  hops = 2 * 3 * roofline.HOP
+  seconds = roofline.all_reduce_seconds(MACHINE, 8, 4e6)
   assert seconds == pytest.approx(2 * 7 / 8 * 4e6 / 1e10 + hops)
-  assert estimate.all_reduce_seconds(MACHINE, 1, 4e6) == 0
+  assert roofline.all_reduce_seconds(MACHINE, 1, 4e6) == 0
   # Beyond the group of eight each device sums its eighth over the groups.
-  hops = 2 * 5 * estimate.HOP
-  seconds = estimate.all_reduce_seconds(MACHINE, 32, 4e6)
+  hops = 2 * 5 * roofline.HOP
+  seconds = roofline.all_reduce_seconds(MACHINE, 32, 4e6)
   network = 2 * 3 / 4 * 4e6 / 8 / 1e9
   assert seconds == pytest.approx(2 * 7 / 8 * 4e6 / 1e10 + network + hops)
 
 
 def test_time_is_that_of_the_slower_of_arithmetic_and_memory():
   run = count(mlp_3x512.get_config())
-  cost = estimate.Cost(flops=3e12, bytes=2e11, unfused=0, memory=0)
-  assert estimate.compute_seconds(run, MACHINE, cost) == 3
-  assert estimate.compute_seconds(run, MACHINE._replace(float32=3e12), cost) == 2
+  cost = counting.Cost(flops=3e12, bytes=2e11, unfused=0, memory=0)
+  assert roofline.compute_seconds(run, MACHINE, cost) == 3
+  assert roofline.compute_seconds(run, MACHINE._replace(float32=3e12), cost) == 2
 
 
 def test_a_run_is_its_steps_and_evaluations():
   changes = {'num_epochs': 7, 'eval_every': 3}  # evaluates after 3, 6 and 7
   run = count(mlp_3x512.get_config(), **changes)
-  evaluation = estimate.compute_seconds(run, MACHINE, run.evaluation(60_000 / 8))
-  expected = 7 * 390 * estimate.step_seconds(run, MACHINE, 8) + 3 * evaluation
-  assert estimate.run_seconds(run, MACHINE, 8) == pytest.approx(expected)
+  evaluation = roofline.compute_seconds(run, MACHINE, run.evaluation(60_000 / 8))
+  expected = 7 * 390 * roofline.step_seconds(run, MACHINE, 8) + 3 * evaluation
+  assert roofline.run_seconds(run, MACHINE, 8) == pytest.approx(expected)
   hours = 8 * expected / 3600
-  lines = estimate.cell(run, MACHINE, 8, price=1e6).splitlines()
-  assert lines == [estimate.say(expected), f'{hours:,.3g}', f'{hours * 1e6:,.2f}']
+  lines = roofline.cell(run, MACHINE, 8, price=1e6).splitlines()
+  assert lines == [roofline.say(expected), f'{hours:,.3g}', f'{hours * 1e6:,.2f}']
 
 
 def test_what_cannot_be_is_said():
   run = count(mlp_3x512.get_config())
-  small = MACHINE._replace(memory=estimate.memory(run, 8))
-  assert estimate.cell(run, small, 1) == 'does not\nfit'
-  assert 'fit' not in estimate.cell(run, small, 8)
-  assert estimate.cell(run, MACHINE, 256) == '-'  # 128 examples
+  small = MACHINE._replace(memory=roofline.memory(run, 8))
+  assert roofline.cell(run, small, 1) == 'does not\nfit'
+  assert 'fit' not in roofline.cell(run, small, 8)
+  assert roofline.cell(run, MACHINE, 256) == '-'  # 128 examples
   assert any(
-    '256 and 1,024 are more devices' in line for line in estimate.explain(run, 1, 0)
+    '256 and 1,024 are more devices' in line for line in __main__.explain(run, 1, 0)
   )
 
 
@@ -196,7 +197,7 @@ def test_what_cannot_be_is_said():
   ],
 )
 def test_times_are_said_in_one_unit(seconds, words):
-  assert estimate.say(seconds) == words
+  assert roofline.say(seconds) == words
 
 
 @pytest.mark.parametrize(
@@ -207,34 +208,34 @@ def test_times_are_said_in_one_unit(seconds, words):
   ],
 )
 def test_large_numbers_are_said_in_a_fitting_unit(number, words):
-  assert estimate.scaled(number, 'B') == words
+  assert text.format_quantity(number, 'B') == words
 
 
 def test_sizes_of_a_prepared_data_set_and_of_a_file_are_found(tmp_path):
   config = config_lib.default()
-  generated.generate(tmp_path, 30, 10, (24, 48))
+  synthetic.generate(tmp_path, 30, 10, (24, 48))
   config.dataset.name = 'generated_images'
   config.dataset.data_dir = str(tmp_path)
   config.dataset.streaming = True
   config.dataset.crop_size = 24
-  found = estimate.describe_data(config)
+  found = counting.describe_data(config)
   assert (found.num_train, found.num_test, found.num_classes) == (30, 10, 10)
   assert found.x_train.shape == (30, 24, 24, 3)
   config.dataset.streaming = False
   with pytest.raises(BadInput, match='many sizes, so they can only be streamed'):
-    estimate.describe_data(config)
+    counting.describe_data(config)
   images, labels = np.zeros((6, 8, 9), np.uint8), np.array([0, 1, 2, 0, 1, 2])
   path = str(tmp_path / 'mine.npz')
   np.savez(path, x_train=images, y_train=labels, x_test=images[:4], y_test=labels[:4])
   config.dataset.name, config.dataset.path = 'npz', path
   config.dataset.num_train = 5
-  found = estimate.describe_data(config)
+  found = counting.describe_data(config)
   assert (found.x_train.shape, found.num_test, found.num_classes) == ((5, 8, 9, 1), 4, 3)
 
 
 def test_published_sizes_are_those_of_the_data():
   real = sources.load('digits')
-  told = estimate.describe_data(config_lib.default())
+  told = counting.describe_data(config_lib.default())
   assert [array.shape for array in told[:4]] == [array.shape for array in real[:4]]
   assert told.num_classes == real.num_classes
 
@@ -243,7 +244,7 @@ def test_published_sizes_are_those_of_the_data():
 def test_published_sizes_are_those_that_tfds_found(name):
   if not sources.find_prepared(name, sources.tfds_folder()):
     pytest.skip(f'needs {name}: set TFDS_DATA_DIR to a folder that holds it')
-  assert estimate.find_sizes(name, None) == sources.SIZES[name]
+  assert counting.find_sizes(name, None) == sources.SIZES[name]
 
 
 @pytest.mark.parametrize(
@@ -260,7 +261,7 @@ def test_what_cannot_be_estimated_is_refused(changes, words):
   config = inception.get_config()
   config.update_from_flattened_dict(changes)
   with pytest.raises(BadInput, match='(?s)^[^\n]*$') as refusal:
-    estimate.report(config, 0.5, None)
+    __main__.report(config, 0.5, None)
   assert words in str(refusal.value)
 
 
@@ -288,7 +289,7 @@ def test_the_command_prints_a_table_of_all_accelerators(start):
   process = start('rethink_gen.estimate', *arguments, devices=8)
   stdout, stderr = process.communicate()
   assert (process.returncode, stderr) == (0, '')
-  for name in ('this machine', *estimate.ACCELERATORS):
+  for name in ('this machine', *accelerators.ACCELERATORS):
     assert f' {name} ' in stdout
   assert 'mlp on digits, float32: ' in stdout
   assert 'money at 2.5 each' in stdout

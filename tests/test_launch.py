@@ -14,10 +14,9 @@ import time
 
 import pytest
 import yaml
+from helpers import DIGITS, ROOT, assert_same
 from kubeflow_trainer_api.models import JobsetV1alpha2JobSet
-from test_distributed import DIGITS, assert_same
 
-ROOT = pathlib.Path(__file__).parent.parent
 LAUNCH = ROOT / 'launch'
 SCRIPTS = ('local.sh', 'slurm/run.sh', 'slurm/grid.sh', 'tpu_pod/pod.sh', 'gke/run.sh')
 CONFIG = '--config=configs/quickstart.py'

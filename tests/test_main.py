@@ -11,12 +11,12 @@ import time
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import ROOT, contents, one_sentence
 
 from configs import quickstart
-from rethink_gen import command_line, train
+from rethink_gen import cli, train
 from rethink_gen.errors import BadInput
 
-ROOT = pathlib.Path(__file__).parent.parent
 QUICKSTART = '--config=configs/quickstart.py'
 # Ends after 40 epochs: no network of 8 units learns all of these labels. Augmentation and
 # dropout draw numbers that a run which went on must draw again.
@@ -67,25 +67,6 @@ def steps(workdir):
   return sorted(int(name) for name in names if name.isdigit())
 
 
-def contents(folder):
-  return {
-    path: path.is_file() and path.read_bytes()
-    for path in (folder, *folder.rglob('*'))
-    if path.exists()
-  }
-
-
-def one_sentence(completed):
-  """What the program refused with, which must be one line of the right form."""
-  assert completed.returncode == 2
-  assert completed.stdout == '' or completed.stdout.startswith('Decoding ')
-  assert completed.stderr.startswith('error: ')
-  assert completed.stderr.endswith('\n')
-  assert completed.stderr.count('\n') == 1
-  assert 'Traceback' not in completed.stderr
-  return completed.stderr
-
-
 @pytest.mark.parametrize(
   ('arguments', 'words'),
   [
@@ -127,7 +108,7 @@ def test_too_little_memory_is_said_in_a_sentence(capsys):
     return jnp.zeros((2**24, 2**24)).block_until_ready()  # more than can be addressed
 
   with pytest.raises(SystemExit, match='2'):
-    command_line.call(exhaust, 'runs/mine')
+    cli.call(exhaust, 'runs/mine')
   assert capsys.readouterr().err == (
     'error: there is not enough memory; take a smaller model, batch or data set.\n'
   )

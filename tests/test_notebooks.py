@@ -1,15 +1,13 @@
 """Every notebook runs to its end, and what the repository has of it is small and clean."""
 
-import pathlib
-
 import pytest
+from helpers import ROOT
 
 reason = 'needs nbclient, nbformat and ipykernel'
 nbformat = pytest.importorskip('nbformat', reason=reason)
 nbclient = pytest.importorskip('nbclient', reason=reason)
 pytest.importorskip('ipykernel', reason=reason)
 
-ROOT = pathlib.Path(__file__).parent.parent
 NOTEBOOKS = sorted(ROOT.glob('notebooks/*.ipynb'))
 
 

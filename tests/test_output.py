@@ -4,15 +4,15 @@ import os
 import subprocess
 import sys
 
+import helpers
 import numpy as np
 import pytest
-import small
-from conftest import ROOT, environment
-from test_main import contents, one_sentence
+from helpers import ROOT, contents, environment, one_sentence
 
-from rethink_gen import metrics, paths, runs, train
+from rethink_gen import paths, runs, train
 from rethink_gen.data import sources
 from rethink_gen.errors import BadInput
+from rethink_gen.progress import no_progress
 
 QUICKSTART = '--config=configs/quickstart.py'
 MAIN = f'rethink_gen.main {QUICKSTART} --config.num_epochs=2 --workdir=run'
@@ -30,7 +30,7 @@ COMMANDS = {
 def made(tmp_path_factory):
   """A folder in which made/first is a run of one epoch."""
   folder = tmp_path_factory.mktemp('made')
-  train.run(small.make_config(num_epochs=1), folder / 'made/first', metrics.silence)
+  train.run(helpers.make_config(num_epochs=1), folder / 'made/first', no_progress)
   return folder
 
 
@@ -169,10 +169,10 @@ def test_a_path_on_no_folder_of_this_machine_is_refused(shell, tmp_path, command
 @pytest.mark.parametrize('address', ['gs://b/r', 's3://b/r', 'hdfs://h/r', 'file:///r'])
 def test_an_address_is_refused_wherever_it_is_given(address, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  npz = small.make_config(**{'dataset.name': 'npz', 'dataset.path': f'{address}.npz'})
+  npz = helpers.make_config(**{'dataset.name': 'npz', 'dataset.path': f'{address}.npz'})
   monkeypatch.setenv('TFDS_DATA_DIR', address)
   for call in (
-    lambda: train.run(small.make_config(), address),
+    lambda: train.run(helpers.make_config(), address),
     lambda: train.run(npz, 'run'),
     lambda: runs.open(address),
     lambda: runs.table(address),
@@ -210,10 +210,10 @@ def test_a_path_that_cannot_be_meant_is_refused(shell, tmp_path, path, words):
 HOMELESS = """
 import os, sys
 from absl import flags
-from rethink_gen import command_line
+from rethink_gen import cli
 os.setuid(54321)
 os.environ.pop('HOME')
-command_line.run(lambda _: command_line.prepare(), flags.FLAGS)
+cli.run(lambda _: cli.prepare(), flags.FLAGS)
 """
 
 

@@ -10,9 +10,8 @@ import sys
 import time
 
 import pytest
-from test_distributed import DIGITS, assert_same
+from helpers import DIGITS, ROOT, assert_same
 
-ROOT = pathlib.Path(__file__).parent.parent
 DAEMONS = ('munged', 'slurmctld', 'slurmd')
 CONFIGURATION = """
 ClusterName=one
@@ -190,7 +189,7 @@ def test_two_tasks_do_what_one_process_does_and_go_on(slurm, main, tmp_path):
   assert_same(tmp_path / 'one', tmp_path / 'two')
 
 
-def test_what_is_cancelled_or_fails_stays_so(slurm):
+def test_what_is_canceled_or_fails_stays_so(slurm):
   job = (ROOT / 'launch/slurm/job.sh').resolve()
   sleeping = slurm('sbatch', '--parsable', '--output=sleeping.log', job, 'sleep', '100')
   failing = slurm(

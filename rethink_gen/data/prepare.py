@@ -15,7 +15,7 @@ separated by commas:
 They must be the original files: TFDS knows the sha256 of each, and another is refused.
 
 --dataset=generated_images is drawn here, without download or TensorFlow: 1,000 small JPEGs
-of coloured shapes, to try streaming with.
+of colored shapes, to try streaming with.
 """
 
 from rethink_gen import interrupt
@@ -36,7 +36,7 @@ import tempfile
 from absl import flags, logging
 
 from rethink_gen import errors, output, paths
-from rethink_gen.data import generated, sources
+from rethink_gen.data import sources, synthetic
 
 DATASET = flags.DEFINE_string('dataset', None, 'The TFDS data set, such as cifar10.')
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'The folder of the TFDS data sets.')
@@ -84,8 +84,8 @@ def prepare(name: str, data_dir: pathlib.Path, archives: list[str]) -> str:
   import tensorflow_datasets as tfds
 
   try:
-    if name == sources.GENERATED:
-      return f'{name} is prepared in {generated.generate(data_dir)}'
+    if name == synthetic.NAME:
+      return f'{name} is prepared in {synthetic.generate(data_dir)}'
     dataset, _, config = name.partition('/')
     builder = tfds.builder_cls(dataset)
     configs = builder.builder_configs

@@ -18,7 +18,7 @@ def preprocess(images, shape, regularization=None, key=None):
   Args:
     images: uint8, or float32 on the same scale.
     shape: (h, w) of the crop, as `crop_shape` gives it.
-    regularization: None for evaluation: the centre crop and nothing random. For training
+    regularization: None for evaluation: the center crop and nothing random. For training
       `config.regularization`, whose random_rotation, random_crop and random_flip are
       applied in this order, anew for every image.
     key: of this batch; needed when anything is random.
@@ -31,7 +31,7 @@ def preprocess(images, shape, regularization=None, key=None):
   images = (
     crop_random(keys[1], images, shape)
     if random.get('random_crop')
-    else crop_centre(images, shape)
+    else crop_center(images, shape)
   )
   if random.get('random_flip'):
     flips = jax.random.bernoulli(keys[2], shape=(len(images), 1, 1, 1))
@@ -56,7 +56,7 @@ def standardize(images):
   return (images - images.mean(axes, keepdims=True)) / deviation
 
 
-def crop_centre(images, shape):
+def crop_center(images, shape):
   top, left = ((n - m) // 2 for n, m in zip(images.shape[1:3], shape, strict=True))
   return images[:, top : top + shape[0], left : left + shape[1]]
 
@@ -73,7 +73,7 @@ def crop_random(key, images, shape):
 
 
 def rotate(key, images, max_degrees):
-  """About the centre, by angles uniform in +-max_degrees, bilinear, black outside."""
+  """About the center, by angles uniform in +-max_degrees, bilinear, black outside."""
   angles = jnp.deg2rad(
     jax.random.uniform(key, (len(images),), minval=-max_degrees, maxval=max_degrees)
   )

@@ -22,12 +22,12 @@ import numpy as np
 from absl import logging
 
 from rethink_gen import errors, paths
+from rethink_gen.data import synthetic
 
 KEYS = ('x_train', 'y_train', 'x_test', 'y_test')
 MAX_CLASSES = 2**16  # a larger label is a mistake, and would size the last layer
 CATALOGUE = 'https://www.tensorflow.org/datasets/catalog/overview#image_classification'
 NAME = r'[a-z]\w*(/\w[\w.-]*)?'  # of a TFDS data set, with its config if it has one
-GENERATED = 'generated_images'  # the TFDS data set that this project makes itself
 BLOCK = 1000  # examples decoded at once
 # Training examples, test examples, shape of an image (None: many), classes; as published,
 # each in https://www.tensorflow.org/datasets/catalog/NAME, digits in scikit-learn's manual.
@@ -272,10 +272,8 @@ def find(name: str, data_dir: pathlib.Path) -> pathlib.Path:
     errors.BadInput: the data set is unknown, not prepared, or in another format.
   """
   folder = find_prepared(name, data_dir)
-  if not folder and name == GENERATED:
-    from rethink_gen.data import generated
-
-    return generated.generate(cache_folder() / 'tfds')
+  if not folder and name == synthetic.NAME:
+    return synthetic.generate(cache_folder() / 'tfds')
   if not folder:
     raise _not_prepared(name, data_dir)
   check_format(folder)

@@ -22,12 +22,12 @@ import numpy as np
 from absl import flags
 
 from rethink_gen import errors
-from rethink_gen.data import corruption, distort, sources
+from rethink_gen.data import corruption, host_augment, sources
 
 STATISTICS = 1_000  # training images whose mean and deviation Gaussian images have
 THREADS = 2  # of a process, each making a batch of its own
 EPOCH = 2**32  # places that an epoch takes in the stream of distortions
-NUMBERS = 10  # uniform ones that distort an image: box 4, flip 1, colours 5
+NUMBERS = 10  # uniform ones that distort an image: box 4, flip 1, colors 5
 
 
 class Split(NamedTuple):
@@ -91,13 +91,14 @@ def open(config):
   train, test, num_classes = _open_splits(name, folder)
   train = _first(train, config.dataset.num_train, 'num_train')
   test = _first(test, config.dataset.num_test, 'num_test')
-  if mode in ('partial_labels', 'random_labels'):
-    noise = 1.0 if mode == 'random_labels' else config.corruption.label_noise
-    redrawn = corruption.noisy_labels(train.redrawn, num_classes, noise, seed)
+  kind = corruption.CORRUPTIONS[mode]
+  if kind.labels:
+    noise = corruption.effective_label_noise(mode, config.corruption.label_noise)
+    redrawn = kind.labels(train.redrawn, num_classes, noise, seed)
     train = train._replace(redrawn=redrawn)
   image_shape = (config.dataset.crop_size, config.dataset.crop_size, 3)
   source = Source(train, test, num_classes, image_shape, None)
-  if mode == 'gaussian':
+  if kind.dtype:
     source = source._replace(statistics=_statistics(train, config.dataset.crop_size))
   return source
 
@@ -258,9 +259,9 @@ def _order(seed, epoch, count):
 
 def _batch(source, config, split, indices, epoch=None):
   """Images (n, s, s, 3) and labels int32 (n,) of examples; distorted in an epoch."""
-  gaussian = source.statistics is not None
+  dtype = corruption.CORRUPTIONS[config.corruption.mode].dtype or np.uint8
   shape = (len(indices), *source.image_shape)
-  images = np.empty(shape, np.float32 if gaussian else np.uint8)
+  images = np.empty(shape, dtype)
   labels = np.empty(len(indices), np.int32)
   records = _read(split, indices)
   for i, (index, (encoded, label)) in enumerate(zip(indices, records, strict=True)):
@@ -285,23 +286,21 @@ def _image(source, config, split, index, encoded, epoch):
   uniform = None if epoch is None else _uniform(config.seed, epoch, index)
   choose_box = None
   if uniform is not None and random.random_crop:
-    choose_box = functools.partial(distort.random_box, uniform=uniform[:4])
+    choose_box = functools.partial(host_augment.random_box, uniform=uniform[:4])
   image = _decode(split, index, encoded, source.image_shape[0], choose_box)
   if uniform is not None and random.random_flip and uniform[4] < 0.5:
     image = image[:, ::-1]
   if uniform is not None and random.color_jitter:
-    image = distort.jitter(image, uniform[5:])
-  if mode in ('none', 'partial_labels', 'random_labels'):
-    return image
+    image = host_augment.jitter(image, uniform[5:])
   return corruption.corrupt_images(
     image[None], index, split.stream, mode, seed, source.statistics
   )[0]
 
 
 def _decode(split, index, encoded, size, choose_box=None):
-  """`distort.decode`; raises errors.BadInput with the index of an image it cannot."""
+  """`host_augment.decode`; raises errors.BadInput with the index of an image it cannot."""
   try:
-    return distort.decode(encoded, size, choose_box)
+    return host_augment.decode(encoded, size, choose_box)
   except MemoryError:
     raise
   except Exception as error:  # Pillow raises many kinds

@@ -1,4 +1,13 @@
-"""What learns: each model a linen module, `model(images, train) -> logits`."""
+"""What learns: each model a linen module, `model(images, train) -> logits`.
+
+What the rest of the package relies on, and a new model keeps:
+- fields `num_classes`, `initialization`, `dropout_rate` and `dtype`; every other field of a
+  simple type is one of `config.model`, where None stands for the module's default;
+- inputs (n, h, w, c), float32 logits (n, num_classes);
+- weights that decay are parameters named `kernel` (`train.optimizers`);
+- the output layer is the last `nn.Dense` by Flax's automatic names (`linear_layers`);
+- ReLUs are `layers.relu`, which reports the units that are active.
+"""
 
 import dataclasses
 
@@ -22,6 +31,14 @@ def own_fields(name):
   shared = {'num_classes', 'dropout_rate', 'dtype', 'parent', 'name'}
   fields = [field.name for field in dataclasses.fields(MODELS[name])]
   return [field for field in fields if field not in shared]
+
+
+def linear_layers(params):
+  """The names of the linear layers among a model's parameters, the output layer last."""
+  return sorted(
+    (name for name in params if name.startswith('Dense_')),
+    key=lambda name: int(name.removeprefix('Dense_')),
+  )
 
 
 def create(config, num_classes):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from rethink_gen.models import layers
 from rethink_gen.models.initialization import initializers
+from rethink_gen.ops import normalization, pool
 
 
 class AlexNet(nn.Module):
@@ -29,7 +30,7 @@ class AlexNet(nn.Module):
         64, 5, initialization=self.initialization, layer=layer, dtype=self.dtype
       )(x)
       x = layers.relu(self, x, f'conv_{number}')
-      x = layers.local_response_normalization(layers.max_pool(x))
+      x = normalization.local_response_normalization(pool.max_pool(x))
     x = x.reshape(x.shape[0], -1)
     linear, output = (initializers(self.initialization, n) for n in ('linear', 'output'))
     for number, width in enumerate((384, 192), 1):

@@ -5,13 +5,16 @@ import jax.numpy as jnp
 
 from rethink_gen.models import layers
 from rethink_gen.models.initialization import initializers
+from rethink_gen.ops import pool
 
-# A pair is an Inception module (1x1 channels, 3x3 channels), a number a downsample module.
-MODULES = (
-  *((32, 32), (32, 48), 80),
-  *((112, 48), (96, 64), (80, 80), (48, 96), 96),
-  *((176, 160), (176, 160)),
-)
+# In their order: a pair is an Inception module (channels of the 1x1 and of the 3x3
+# convolution), a number a downsample module (channels of the 3x3 convolution).
+MODULES = '32+32 32+48 80 112+48 96+64 80+80 48+96 96 176+160 176+160'
+
+
+def parse_modules(text):
+  """[(1x1 channels, 3x3 channels) or (channels,)] of a text like MODULES."""
+  return [tuple(map(int, module.split('+'))) for module in text.split()]
 
 
 class ConvModule(nn.Module):
@@ -59,13 +62,15 @@ class Inception(nn.Module):
   """The small Inception: (n, h, w, c) -> logits (n, num_classes).
 
   1,649,402 parameters on 3 channels and 10 classes, with and without batch normalization
-  (Table 1). Dropout comes before the last linear layer. Parameters start by
-  `initialization`, a rule of `models.initialization`, offsets at zero. Batch statistics are
+  (Table 1) in the paper's modules; `modules` names others. Dropout comes before the last
+  linear layer. Parameters start by `initialization`, a rule of `models.initialization`,
+  offsets at zero. Batch statistics are
   those of the whole batch, on however many devices, or with `batch_norm_per_device`, which
   `sgd.train_step` looks at, of each device's part.
   """
 
   num_classes: int
+  modules: str = MODULES
   batch_norm: bool = True
   batch_norm_per_device: bool = False
   initialization: str = 'glorot_uniform'
@@ -86,11 +91,11 @@ class Inception(nn.Module):
       )(x, train)
 
     x = conv(96, 3, 1, x, 'first')
-    for module in MODULES:
-      if isinstance(module, tuple):
-        branches = conv(module[0], 1, 1, x), conv(module[1], 3, 1, x)
+    for channels in parse_modules(self.modules):
+      if len(channels) == 2:
+        branches = conv(channels[0], 1, 1, x), conv(channels[1], 3, 1, x)
       else:
-        branches = conv(module, 3, 2, x), layers.max_pool(x)
+        branches = conv(channels[0], 3, 2, x), pool.max_pool(x)
       x = jnp.concatenate(branches, axis=-1)
     x = x.mean((1, 2))
     x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)

@@ -6,12 +6,14 @@ import jax.numpy as jnp
 from rethink_gen.models import layers
 from rethink_gen.models.inception import ConvModule
 from rethink_gen.models.initialization import initializers
+from rethink_gen.ops import pool
 
 SMALLEST = 75  # pixels of a side: less leaves the last modules nothing
 # A branch is a sequence of convolutions, each (channels, kernel, stride and padding if not
 # 1 and SAME); DOWN is what halves the sides.
 DOWN = (2, 'VALID')
 STEM = ((32, 3, *DOWN), (32, 3, 1, 'VALID'), (64, 3))
+REPEATS = '3 4 2'  # modules at 35, 17 and 8 pixels a side, of 299
 STEM_2 = ((80, 1), (192, 3, 1, 'VALID'))
 
 
@@ -23,6 +25,7 @@ class InceptionV3(nn.Module):
   after the ReLU can scale as well. A scale for each of its 17,216 channels would make it
   the 23,834,568 of PyTorch's model. Average pooling leaves its padding out.
 
+  `repeats` says how many modules there are at each size, for networks of less depth.
   Parameters start by `initialization`, a rule of `models.initialization`, offsets at zero.
   Dropout comes before the last linear layer. With `aux_head`, training also gives the
   logits of a small classifier on the last 17x17 layer, in the collection layers.AUXILIARY,
@@ -33,6 +36,7 @@ class InceptionV3(nn.Module):
   """
 
   num_classes: int
+  repeats: str = REPEATS
   aux_head: bool = False
   batch_norm_per_device: bool = False
   initialization: str = 'glorot_uniform'
@@ -60,9 +64,10 @@ class InceptionV3(nn.Module):
       x = nn.Dense(self.num_classes, **start, dtype=self.dtype)(x)
       return x.astype(jnp.float32)
 
-    x = layers.max_pool(convs(x, *STEM), 'VALID')
-    x = layers.max_pool(convs(x, *STEM_2), 'VALID')
-    for pooled in (32, 64, 64):
+    x = pool.max_pool(convs(x, *STEM), 'VALID')
+    x = pool.max_pool(convs(x, *STEM_2), 'VALID')
+    at_35, at_17, at_8 = map(int, self.repeats.split())
+    for pooled in (32, *(at_35 - 1) * (64,)):
       x = join(
         convs(x, (64, 1)),
         convs(x, (48, 1), (64, 5)),
@@ -72,9 +77,9 @@ class InceptionV3(nn.Module):
     x = join(
       convs(x, (384, 3, *DOWN)),
       convs(x, (64, 1), (96, 3), (96, 3, *DOWN)),
-      layers.max_pool(x, 'VALID'),
+      pool.max_pool(x, 'VALID'),
     )
-    for c in (128, 160, 160, 192):
+    for c in (128, *(at_17 - 2) * (160,), 192)[:at_17]:
       wide, high = (1, 7), (7, 1)
       x = join(
         convs(x, (192, 1)),
@@ -86,9 +91,9 @@ class InceptionV3(nn.Module):
     x = join(
       convs(x, (192, 1), (320, 3, *DOWN)),
       convs(x, (192, 1), (192, (1, 7)), (192, (7, 1)), (192, 3, *DOWN)),
-      layers.max_pool(x, 'VALID'),
+      pool.max_pool(x, 'VALID'),
     )
-    for _ in range(2):
+    for _ in range(at_8):
       middle, deep = convs(x, (384, 1)), convs(x, (448, 1), (384, 3))
       x = join(
         convs(x, (320, 1)),

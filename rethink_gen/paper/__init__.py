@@ -1,4 +1,4 @@
-"""What the paper claims, and what follows: one file per table or figure.
+"""What the paper claims: one file per table or figure.
 
 Each says its grid as data, `rows(scale)`, and what to make of the runs: `measure`, `draw`,
 `findings`, with the words and the paper's numbers beside them. Its rows are training runs,
@@ -8,14 +8,11 @@ unless it has a `compute` of its own.
 from rethink_gen.paper import (
   appendix_e,
   cifar_kernel,
-  complexity,
   figure1a,
   figure1b,
   figure1c,
   figure2a,
   figure2b,
-  fitting_time,
-  hashing,
   linear_sgd,
   mnist_kernel,
   table1,
@@ -23,7 +20,7 @@ from rethink_gen.paper import (
   theorem1,
 )
 
-ARTIFACTS = {
+PAPER = {
   'table1': table1,
   'figure1a': figure1a,
   'figure1b': figure1b,
@@ -36,7 +33,4 @@ ARTIFACTS = {
   'mnist_kernel': mnist_kernel,
   'cifar_kernel': cifar_kernel,
   'linear_sgd': linear_sgd,
-  'complexity': complexity,
-  'hashing': hashing,
-  'fitting_time': fitting_time,
 }

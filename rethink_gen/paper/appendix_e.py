@@ -1,7 +1,8 @@
 """Appendix E: random labels are fitted with explicit regularizers switched on too."""
 
-from rethink_gen.paper import drawing, scales
-from rethink_gen.paper.grid import Row
+from rethink_gen.paper import scales
+from rethink_gen.reporting import drawing
+from rethink_gen.reporting.artifacts import Column, Row
 
 TITLE = 'Appendix E: regularizers do not prevent memorization'
 ASKED = (
@@ -11,7 +12,7 @@ FOUND = (
   'They do not, with one exception: with weight decay, at a coefficient that the paper '
   'does not give, its AlexNet fails to converge.'
 )
-COLUMNS = {'train_accuracy': ('training accuracy', '%', '.2f')}
+COLUMNS = {'train_accuracy': Column('training accuracy', '%', '.2f')}
 DECAY = {'regularization.weight_decay': scales.WEIGHT_DECAY}
 CROP = {'regularization.random_crop': True}
 # Beside the coefficient of all other rows.

@@ -1,7 +1,8 @@
 """Section 5: kernel machines on CIFAR-10, on pixels and on random filters."""
 
-from rethink_gen.paper import drawing, kernels
-from rethink_gen.paper.grid import Row
+from rethink_gen.paper import kernels
+from rethink_gen.reporting import drawing
+from rethink_gen.reporting.artifacts import Column, Row
 
 check, compute = kernels.check, kernels.compute
 expected_seconds, measure = kernels.expected_seconds, kernels.measure
@@ -15,7 +16,7 @@ FOUND = (
   'A Gaussian kernel on pixels has 46 % test error; the linear kernel on 32,000 random '
   'convolutional filters has 17 %, and 15 % with a ridge.'
 )
-COLUMNS = kernels.COLUMNS | {'ridge': ('best ridge', '', 'g')}
+COLUMNS = kernels.COLUMNS | {'ridge': Column('best ridge', '', 'g')}
 CAPTION = (
   'Left: test error against the number of random filters, without a ridge (where there are '
   'enough filters to fit every example) and with the ridge that is best on training '

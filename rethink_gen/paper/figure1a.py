@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from rethink_gen.paper import differences, drawing, scales
-from rethink_gen.paper.grid import Row
+from rethink_gen.paper import scales
+from rethink_gen.reporting import differences, drawing
+from rethink_gen.reporting.artifacts import Column, Row
 
 TITLE = 'Figure 1(a): Inception fits anything'
 ASKED = (
@@ -20,9 +21,9 @@ FOUND = (
 )
 SEEDS = {'laptop': 3, 'full': 3}
 COLUMNS = {
-  'steps_to_loss_0.1': ('steps to loss 0.1', '', ',.0f'),
-  'steps_to_loss_0.01': ('steps to loss 0.01', '', ',.0f'),
-  'final_loss': ('loss at the end', '', '.4f'),
+  'steps_to_loss_0.1': Column('steps to loss 0.1', '', ',.0f'),
+  'steps_to_loss_0.01': Column('steps to loss 0.01', '', ',.0f'),
+  'final_loss': Column('loss at the end', '', '.4f'),
 }
 LABELS = {
   'inception': 'true labels',

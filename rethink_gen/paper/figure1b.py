@@ -3,8 +3,9 @@
 import numpy as np
 import scipy.signal
 
-from rethink_gen.paper import drawing, scales
-from rethink_gen.paper.grid import Row
+from rethink_gen.paper import scales
+from rethink_gen.reporting import drawing
+from rethink_gen.reporting.artifacts import Column, Row
 
 TITLE = 'Figure 1(b): how much longer corrupted labels take'
 ASKED = (
@@ -16,8 +17,8 @@ FOUND = (
   'labels (the paper gives curves, no numbers).'
 )
 COLUMNS = {
-  'slowdown': ('time to fit, relative to p = 0', '', '.2f'),
-  'steps_to_fit': ('steps to fit', '', ',.0f'),
+  'slowdown': Column('time to fit, relative to p = 0', '', '.2f'),
+  'steps_to_fit': Column('steps to fit', '', ',.0f'),
 }
 SEEDS = {'laptop': 3, 'full': 3}
 MODELS = ('inception', 'alexnet', 'mlp_1x512')

@@ -1,6 +1,8 @@
 """Figure 1(c): test error against label noise, of the networks of figure 1(b)."""
 
-from rethink_gen.paper import drawing, figure1b, scales, table1
+from rethink_gen.paper import figure1b, scales, table1
+from rethink_gen.reporting import drawing
+from rethink_gen.reporting.artifacts import Column
 
 TITLE = 'Figure 1(c): test error grows with label noise'
 ASKED = (
@@ -11,7 +13,7 @@ FOUND = (
   'guessing one of ten classes. The networks still use what signal is left in the labels.'
 )
 SEEDS = figure1b.SEEDS
-COLUMNS = {'test_error': ('test error', '%', '.2f')}
+COLUMNS = {'test_error': Column('test error', '%', '.2f')}
 CAPTION = (
   'Test error at convergence, as figure 1(b) defines it (or at the end of a run that did '
   'not converge), with the standard deviation over seeds. Dotted: guessing. Rings: the '
@@ -44,7 +46,7 @@ def measure(runs, name, seed):
 
 def draw(entries, runs):
   figure, axis = drawing.subplots()
-  axis.axhline(90, linestyle=':', color='grey')
+  axis.axhline(90, linestyle=':', color='gray')
   figure1b.plot(axis, entries, 'test_error')
   for entry in entries:
     if entry['paper']:

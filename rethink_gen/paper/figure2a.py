@@ -1,7 +1,8 @@
 """Figure 2(a): Inception V3 on ImageNet with and without regularizers, early stopping."""
 
-from rethink_gen.paper import drawing, figure2b, table2
-from rethink_gen.paper.grid import Row
+from rethink_gen.paper import figure2b, table2
+from rethink_gen.reporting import drawing
+from rethink_gen.reporting.artifacts import Row
 
 TITLE = 'Figure 2(a): early stopping on ImageNet'
 ASKED = (

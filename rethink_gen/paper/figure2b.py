@@ -1,7 +1,8 @@
 """Figure 2(b): the small Inception with and without batch normalization."""
 
-from rethink_gen.paper import differences, drawing, scales, table1
-from rethink_gen.paper.grid import Row
+from rethink_gen.paper import scales, table1
+from rethink_gen.reporting import differences, drawing
+from rethink_gen.reporting.artifacts import Column, Row
 
 TITLE = 'Figure 2(b): batch normalization as a regularizer, and early stopping'
 ASKED = (
@@ -14,10 +15,10 @@ FOUND = (
 )
 SEEDS = {'laptop': 3, 'full': 3}
 COLUMNS = {
-  'train_accuracy': ('training accuracy', '%', '.2f'),
-  'test_accuracy': ('test accuracy', '%', '.2f'),
-  'best_test_accuracy': ('best test accuracy', '%', '.2f'),
-  'early_stopping_gain': ('gain by early stopping', 'points', '+.2f'),
+  'train_accuracy': Column('training accuracy', '%', '.2f'),
+  'test_accuracy': Column('test accuracy', '%', '.2f'),
+  'best_test_accuracy': Column('best test accuracy', '%', '.2f'),
+  'early_stopping_gain': Column('gain by early stopping', 'points', '+.2f'),
 }
 MODELS = ('inception', 'inception_no_bn')
 CAPTION = (

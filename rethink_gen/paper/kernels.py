@@ -1,4 +1,4 @@
-"""What both kernel artefacts share: their computation, its checks, its columns."""
+"""What both kernel artifacts share: their computation, its checks, its columns."""
 
 import json
 import math
@@ -6,24 +6,26 @@ import time
 
 import numpy as np
 
-from rethink_gen import metrics, significance
+from rethink_gen import files
 from rethink_gen.data import sources
 from rethink_gen.errors import BadInput
-from rethink_gen.theory import features, interpolation
+from rethink_gen.reporting.artifacts import Column
+from rethink_gen.text import format_duration
+from rethink_gen.theory import features, interpolation, significance
 
 COLUMNS = {
-  'train_error': ('training error', '%', '.2f'),
-  'test_error': ('test error', '%', '.2f'),
-  'standard_error': ('its standard error', '%', '.2f'),
-  'norm': ('norm', '', ',.0f'),
-  'ridge_test_error': ('test error, best ridge', '%', '.2f'),
-  'ridge_p_value': ('p of the ridge against none', '', '.2g'),
-  'iterations': ('iterations', '', ',.0f'),
-  'residual': ('relative residual', '', '.2e'),
-  'interpolates': ('interpolates (1: yes)', '', '.0f'),
-  'seconds_to_interpolate': ('seconds to interpolate', '', ',.0f'),
-  'condition': ('condition number, at least', '', '.1e'),
-  'peak_gib': ('peak memory (GiB)', '', '.1f'),
+  'train_error': Column('training error', '%', '.2f'),
+  'test_error': Column('test error', '%', '.2f'),
+  'standard_error': Column('its standard error', '%', '.2f'),
+  'norm': Column('norm', '', ',.0f'),
+  'ridge_test_error': Column('test error, best ridge', '%', '.2f'),
+  'ridge_p_value': Column('p of the ridge against none', '', '.2g'),
+  'iterations': Column('iterations', '', ',.0f'),
+  'residual': Column('relative residual', '', '.2e'),
+  'interpolates': Column('interpolates (1: yes)', '', '.0f'),
+  'seconds_to_interpolate': Column('seconds to interpolate', '', ',.0f'),
+  'condition': Column('condition number, at least', '', '.1e'),
+  'peak_gib': Column('peak memory (GiB)', '', '.1f'),
 }
 COMMON = {
   'held_out': 0,
@@ -38,7 +40,7 @@ KINDS = ('pixels', 'gabor', 'convolutional')
 
 
 def check(settings):
-  """Raises BadInput for settings of either kernel artefact that cannot be used."""
+  """Raises BadInput for settings of either kernel artifact that cannot be used."""
   check_settings(settings)
   data = sources.load(settings['dataset'])
   for name, kind, labels in (
@@ -237,8 +239,8 @@ def embed(data, settings):
     train, test = (features.gabor(each, *options) for each in images)
   else:
     train, test = (each.reshape(len(each), -1).astype(np.float32) / 255 for each in images)
-  centre = train.mean(0)
-  return train - centre, test - centre
+  center = train.mean(0)
+  return train - center, test - center
 
 
 def choose_bandwidth(train, labels, bandwidths, folder, say):
@@ -261,7 +263,7 @@ def choose_bandwidth(train, labels, bandwidths, folder, say):
     errors.append(float(np.mean(guesses != labels[len(fit) : len(fit) + len(held)])))
     say(f'bandwidth {bandwidth:g}: {errors[-1]:.2%} error on {len(held):,} held out')
   best = bandwidths[int(np.argmin(errors))]
-  metrics.write_json(file, {'bandwidth': best, 'held_out_errors': errors})
+  files.write_json(file, {'bandwidth': best, 'held_out_errors': errors})
   return best
 
 
@@ -288,7 +290,7 @@ def describe(ridge, history, errors, tolerance):
   )
   ahead = interpolation.iterations_left(history, tolerance)
   if ahead:
-    line += f', about {metrics.duration(ahead * last["seconds"] / len(history))} left'
+    line += f', about {format_duration(ahead * last["seconds"] / len(history))} left'
   return line
 
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from rethink_gen.data import preprocess, sources
-from rethink_gen.paper import drawing
-from rethink_gen.paper.grid import Row
+from rethink_gen.reporting import drawing
+from rethink_gen.reporting.artifacts import Column, Row
 from rethink_gen.theory import linear
 
 TITLE = 'Linear models: the solution that SGD finds'
@@ -20,12 +20,12 @@ FOUND = (
   'as the Hessian measures it, cannot tell them apart.'
 )
 COLUMNS = {
-  'loss': ('training loss', '', '.1e'),
-  'distance': ('distance to least norm, relative', '', '.1e'),
-  'distance_in_rows': ('distance within the row space', '', '.1e'),
-  'kept': ('change outside it, relative', '', '.1e'),
-  'norm': ('norm / least norm', '', '.4f'),
-  'hessian_difference': ('Hessian: end against start', '', '.1e'),
+  'loss': Column('training loss', '', '.1e'),
+  'distance': Column('distance to least norm, relative', '', '.1e'),
+  'distance_in_rows': Column('distance within the row space', '', '.1e'),
+  'kept': Column('change outside it, relative', '', '.1e'),
+  'norm': Column('norm / least norm', '', '.4f'),
+  'hessian_difference': Column('Hessian: end against start', '', '.1e'),
 }
 CAPTION = (
   'Distance of the weights to the solution of least norm, relative to its norm, against '
@@ -60,7 +60,7 @@ def expected_seconds(settings):
 
 
 def compute(settings, folder, say):
-  """Images, per-image standardized, against their centred class numbers."""
+  """Images, per-image standardized, against their centered class numbers."""
   del folder, say  # seconds
   data = sources.load(settings['dataset'])
   images = jnp.asarray(data.x_train[: settings['num_train']])

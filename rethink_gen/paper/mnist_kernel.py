@@ -2,8 +2,9 @@
 
 import math
 
-from rethink_gen.paper import drawing, kernels
-from rethink_gen.paper.grid import Row
+from rethink_gen.paper import kernels
+from rethink_gen.reporting import drawing
+from rethink_gen.reporting.artifacts import Row
 
 check, compute = kernels.check, kernels.compute
 expected_seconds, measure = kernels.expected_seconds, kernels.measure

@@ -1,8 +1,9 @@
 """Table 1: networks on CIFAR-10, with and without regularizers, and on random labels."""
 
-from rethink_gen import metrics
-from rethink_gen.paper import differences, drawing, scales
-from rethink_gen.paper.grid import Row
+from rethink_gen.paper import scales
+from rethink_gen.reporting import differences, drawing
+from rethink_gen.reporting.artifacts import Column, Row
+from rethink_gen.text import format_range
 
 TITLE = 'Table 1: the same networks learn and memorize CIFAR-10'
 ASKED = (
@@ -16,8 +17,8 @@ FOUND = (
   'between true and random labels is far larger.'
 )
 COLUMNS = {
-  'train_accuracy': ('training accuracy', '%', '.2f'),
-  'test_accuracy': ('test accuracy', '%', '.2f'),
+  'train_accuracy': Column('training accuracy', '%', '.2f'),
+  'test_accuracy': Column('test accuracy', '%', '.2f'),
 }
 # model, random crop, weight decay, random labels: training and test accuracy, in percent
 PAPER = (
@@ -87,7 +88,7 @@ def findings(entries):
       lowest = min(ours['train_accuracy'] for ours in group)
       # What is not quite all is not rounded to 100.00.
       at_least = '100 %' if lowest == 100 else f'{min(lowest, 99.99):.2f} % or more'
-      span = metrics.span([ours['test_accuracy'] for ours in group])
+      span = format_range([ours['test_accuracy'] for ours in group])
       yield (
         f'On {labels} labels ({len(group)} rows) the training accuracy is {at_least}, the '
         f'test accuracy {span} %.'

@@ -10,8 +10,8 @@ import numpy as np
 
 from rethink_gen.data import corruption, sources
 from rethink_gen.errors import BadInput
-from rethink_gen.paper import drawing
-from rethink_gen.paper.grid import Row
+from rethink_gen.reporting import drawing
+from rethink_gen.reporting.artifacts import Column, Row
 from rethink_gen.theory import expressivity
 
 TITLE = 'Theorem 1: 2n + d weights fit any labels'
@@ -24,14 +24,14 @@ FOUND = (
   '(its corollary, which gives no constant). The proof is a construction.'
 )
 COLUMNS = {
-  'weights': ('weights to choose', '', ',.0f'),
-  'width': ('width', '', ',.0f'),
-  'train_accuracy': ('training accuracy', '%', '.2f'),
-  'error': ('largest error', '', '.1e'),
-  'test_accuracy': ('test accuracy', '%', '.2f'),
-  'train_accuracy_float32': ('training accuracy in float32', '%', '.2f'),
-  'seconds_to_construct': ('seconds to construct', '', '.2f'),
-  'seconds_to_evaluate': ('seconds to evaluate', '', '.2f'),
+  'weights': Column('weights to choose', '', ',.0f'),
+  'width': Column('width', '', ',.0f'),
+  'train_accuracy': Column('training accuracy', '%', '.2f'),
+  'error': Column('largest error', '', '.1e'),
+  'test_accuracy': Column('test accuracy', '%', '.2f'),
+  'train_accuracy_float32': Column('training accuracy in float32', '%', '.2f'),
+  'seconds_to_construct': Column('seconds to construct', '', '.2f'),
+  'seconds_to_evaluate': Column('seconds to evaluate', '', '.2f'),
 }
 CAPTION = (
   'Left: the function along the direction that the network projects on, at ten of its '

@@ -134,7 +134,7 @@ def convolutional(images, others, filters, size, seed, block):
   standardized, with mean and deviation on the training images, and divided by the square
   root of how many there are, so that the kernel of an image with itself is about 1 without
   the constant. The last feature of a block is constant, and over all blocks these add 1 to
-  the kernel: the intercept, which centred features need.
+  the kernel: the intercept, which centered features need.
 
   Args:
     images: uint8 (n, h, w, c), the training images; patches come from these alone.
@@ -157,10 +157,10 @@ def convolutional(images, others, filters, size, seed, block):
     offset = jnp.asarray(mean @ matrix @ chosen.T)
     encode = functools.partial(_encode, bank=bank, offset=offset, size=size)
     features, of_others = (by_batch(encode, each) for each in (images, others))
-    centre, scale = features.mean(0), np.sqrt((features.var(0) + 1e-8) * 8 * filters)
+    center, scale = features.mean(0), np.sqrt((features.var(0) + 1e-8) * 8 * filters)
     constant = math.sqrt(count / filters)
     yield tuple(
-      np.pad((each - centre) / scale, ((0, 0), (0, 1)), constant_values=constant)
+      np.pad((each - center) / scale, ((0, 0), (0, 1)), constant_values=constant)
       for each in (features, of_others)
     )
 

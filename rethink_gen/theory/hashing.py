@@ -45,20 +45,20 @@ def random_projections(size, bits, seed):
   return np.random.default_rng(seed).standard_normal((size, bits), np.float32)
 
 
-def sign_hash(images, centre, projections):
-  """uint8 (n, bits / 8): on which side of random hyperplanes through `centre` images lie.
+def sign_hash(images, center, projections):
+  """uint8 (n, bits / 8): on which side of random hyperplanes through `center` images lie.
 
-  Two images at an angle of t, as seen from the centre, differ in a bit with probability
+  Two images at an angle of t, as seen from the center, differ in a bit with probability
   t / pi (Goemans & Williamson 1995; as a hash, Charikar 2002).
 
   Args:
     images: (n, ...), any numbers.
-    centre: (...), of one image; the mean training image, as all images are bright.
+    center: (...), of one image; the mean training image, as all images are bright.
     projections: float32 (size, bits), the planes' normals, as of `random_projections`.
   """
   hashes = []
   for first in range(0, len(images), BLOCK):
-    block = (images[first : first + BLOCK] - centre).astype(np.float32)
+    block = (images[first : first + BLOCK] - center).astype(np.float32)
     sides = block.reshape(len(block), -1) @ projections > 0
     hashes.append(np.packbits(sides, axis=1))
   return np.concatenate(hashes)

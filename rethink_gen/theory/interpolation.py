@@ -36,7 +36,7 @@ no longer halves it.
 
 The preconditioner is that of Nystrom for what is smooth, m landmarks, and on what they
 leave over a Cholesky factor of every diagonal block, after the examples were put in an
-order in which neighbours are alike (the idea of adaptive factorized Nystrom,
+order in which neighbors are alike (the idea of adaptive factorized Nystrom,
 arXiv:2304.05460, Section 3, with blocks instead of a sparse factor).
 """
 
@@ -56,8 +56,9 @@ import numpy as np
 import scipy  # which imports its parts where they are first used
 from jax.sharding import NamedSharding, PartitionSpec
 
-from rethink_gen import metrics, sgd
+from rethink_gen import files, sharding
 from rethink_gen.errors import BadInput
+from rethink_gen.text import format_duration
 
 BLOCK = 2_048  # examples in a block, at most: a panel then is a good size for a product
 LEAF = 64  # examples that need no further order
@@ -124,10 +125,10 @@ def make_layout(examples):
 
 
 def coherent_order(features, seed=0):
-  """int (n,): an order of examples in which neighbours are alike.
+  """int (n,): an order of examples in which neighbors are alike.
 
   Splits along the first principal component at the median, again and again; of (n, d)
-  features projected on 64 random directions, which is enough to tell neighbours.
+  features projected on 64 random directions, which is enough to tell neighbors.
   """
   rng = np.random.default_rng(seed)
   shape = features.shape[1], min(64, features.shape[1])
@@ -136,16 +137,16 @@ def coherent_order(features, seed=0):
   def split(part):
     if len(part) <= LEAF:
       return [part]
-    centred = projected[part] - projected[part].mean(0)
-    _, vectors = np.linalg.eigh(centred.T @ centred)
-    part = part[np.argsort(centred @ vectors[:, -1], kind='stable')]
+    centered = projected[part] - projected[part].mean(0)
+    _, vectors = np.linalg.eigh(centered.T @ centered)
+    part = part[np.argsort(centered @ vectors[:, -1], kind='stable')]
     return split(part[: len(part) // 2]) + split(part[len(part) // 2 :])
 
   return np.concatenate(split(np.arange(len(features))))
 
 
 def spread_landmarks(layout, count):
-  """int (count,), sorted: every so many examples, so some of every neighbourhood."""
+  """int (count,), sorted: every so many examples, so some of every neighborhood."""
   count = min(count, layout.examples)
   return np.arange(count) * layout.examples // count
 
@@ -174,7 +175,7 @@ def add(gram, features, test_features, landmarks, bandwidth=None, say=None):
     say: gets a line of progress every few seconds.
   """
   layout = gram.layout if gram else make_layout(len(features))
-  mesh = sgd.mesh()
+  mesh = sharding.mesh()
   # Twice over, so that a row of blocks that runs around the end is one slice.
   padded = np.zeros((layout.padded, features.shape[1]), np.float32)
   padded[: layout.examples] = features
@@ -232,7 +233,7 @@ def cut_tests(features, devices):
 
 def on_devices(function, in_specs, out_specs):
   return jax.shard_map(
-    function, mesh=sgd.mesh(), in_specs=in_specs, out_specs=out_specs, check_vma=False
+    function, mesh=sharding.mesh(), in_specs=in_specs, out_specs=out_specs, check_vma=False
   )
 
 
@@ -523,7 +524,7 @@ def save(path, state, history):
     return
   content = io.BytesIO()
   np.savez(content, history=json.dumps(history), **state._asdict())
-  metrics.write_bytes(path, content.getvalue())
+  files.write_bytes(path, content.getvalue())
 
 
 def load(path):
@@ -676,7 +677,7 @@ def progress(say, title, total):
     now = time.monotonic()
     if say and (now - shown > 5 or done == total):
       left = (now - started) / done * (total - done)
-      say(f'{title}: {done}/{total}, about {metrics.duration(left)} left')
+      say(f'{title}: {done}/{total}, about {format_duration(left)} left')
       shown = now
 
   return show

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rethink_gen.data import distort
+from rethink_gen.data import host_augment
 
 fractions = st.floats(0, 1, exclude_max=True)
 
@@ -21,19 +21,19 @@ def encode(image, form='jpeg', **options):
 
 
 def smooth(width, height, mode='RGB', seed=0):
-  """An image without sharp edges, in which neighbouring pixels are alike."""
+  """An image without sharp edges, in which neighboring pixels are alike."""
   random = np.random.default_rng(seed)
   coarse = Image.fromarray(random.integers(0, 256, (6, 8, 3), np.uint8))
   return coarse.resize((width, height), Image.Resampling.BICUBIC).convert(mode)
 
 
 @pytest.mark.parametrize('size', [(64, 64), (90, 70), (31, 120)])
-def test_evaluation_is_the_centre_resized_by_pillow(size):
+def test_evaluation_is_the_center_resized_by_pillow(size):
   encoded = encode(smooth(*size))
   left, top = int(size[0] * 0.0625), int(size[1] * 0.0625)
   box = (left, top, size[0] - left, size[1] - top)
   expected = Image.open(io.BytesIO(encoded)).resize((40, 40), Image.BILINEAR, box)
-  ours = distort.decode(encoded, 40)
+  ours = host_augment.decode(encoded, 40)
   assert ours.dtype == np.uint8
   np.testing.assert_array_equal(ours, expected)
 
@@ -44,7 +44,7 @@ def test_a_large_jpeg_is_decoded_smaller_to_nearly_the_same(size):
   encoded = encode(smooth(*size))
   box = (101, 33, 301, 243)
   expected = Image.open(io.BytesIO(encoded)).resize((32, 32), Image.BILINEAR, box)
-  ours = distort.decode(encoded, 32, lambda width, height: box)
+  ours = host_augment.decode(encoded, 32, lambda width, height: box)
   assert abs(ours.astype(int) - expected).mean() < 1
 
 
@@ -54,7 +54,7 @@ def test_a_large_jpeg_is_decoded_smaller_to_nearly_the_same(size):
 )
 def test_other_modes_become_rgb(mode, form):
   image = smooth(48, 48)
-  ours = distort.decode(encode(image.convert(mode), form), 42).astype(int)
+  ours = host_augment.decode(encode(image.convert(mode), form), 42).astype(int)
   assert ours.shape == (42, 42, 3)
   expected = image.convert('L').convert('RGB') if mode == 'L' else image
   expected = np.asarray(expected.resize((42, 42), Image.BILINEAR, (3, 3, 45, 45)))
@@ -67,7 +67,7 @@ def test_other_modes_become_rgb(mode, form):
 )
 def test_what_is_no_image_raises(damage):
   with pytest.raises((OSError, ValueError)):
-    distort.decode(damage(encode(smooth(64, 64))), 32)
+    host_augment.decode(damage(encode(smooth(64, 64))), 32)
 
 
 @given(
@@ -79,7 +79,7 @@ def test_what_is_no_image_raises(damage):
 @example(500, 375, [1 - 2**-53] * 4)
 @settings(deadline=None, max_examples=300)
 def test_random_boxes_lie_inside_and_keep_their_bounds(width, height, uniform):
-  left, top, right, bottom = distort.random_box(width, height, uniform)
+  left, top, right, bottom = host_augment.random_box(width, height, uniform)
   assert 0 <= left < right <= width
   assert 0 <= top < bottom <= height
   if (left, top, right, bottom) == (0, 0, width, height):
@@ -93,7 +93,7 @@ def test_random_boxes_lie_inside_and_keep_their_bounds(width, height, uniform):
 
 def test_random_boxes_take_every_size_and_place():
   uniform = np.random.default_rng(0).random((4000, 4))
-  boxes = np.array([distort.random_box(500, 375, numbers) for numbers in uniform])
+  boxes = np.array([host_augment.random_box(500, 375, numbers) for numbers in uniform])
   width, height = (boxes[:, 2:] - boxes[:, :2]).T
   area, aspect = width * height / (500 * 375), width / height
   assert area.min() < 0.06
@@ -107,7 +107,7 @@ def test_random_boxes_take_every_size_and_place():
 
 
 def test_without_a_box_that_fits_it_is_the_whole_image():
-  assert distort.random_box(1000, 10, [0.5] * 4) == (0, 0, 1000, 10)
+  assert host_augment.random_box(1000, 10, [0.5] * 4) == (0, 0, 1000, 10)
 
 
 def reference(image, numbers):
@@ -139,8 +139,8 @@ def reference(image, numbers):
 def test_jitter_is_slims(numbers, seed):
   # Not so dark or bright that a value leaves [0, 1], where HSV means nothing.
   image = np.random.default_rng(seed).integers(100, 156, (5, 7, 3), np.uint8)
-  image[0] = image[0, :, :1]  # grey has no hue
-  ours = distort.jitter(image, np.array(numbers))
+  image[0] = image[0, :, :1]  # gray has no hue
+  ours = host_augment.jitter(image, np.array(numbers))
   assert ours.dtype == np.uint8
   np.testing.assert_allclose(ours, reference(image, numbers), atol=0.51)
 
@@ -150,15 +150,15 @@ def test_jitter_is_slims(numbers, seed):
 def test_neutral_jitter_changes_nothing(order, seed):
   image = np.random.default_rng(seed).integers(0, 256, (6, 9, 3), np.uint8)
   neutral = np.array([0.5, 0.5, 0.5, 0.5, order])
-  np.testing.assert_array_equal(distort.jitter(image, neutral), image)
+  np.testing.assert_array_equal(host_augment.jitter(image, neutral), image)
 
 
 @given(st.lists(fractions, min_size=5, max_size=5))
 @settings(deadline=None, max_examples=50)
 def test_extremes_stay_finite(numbers):
-  """Black, white and pure colours, after which brightness may make values negative."""
+  """Black, white and pure colors, after which brightness may make values negative."""
   image = np.array(np.meshgrid([0, 255], [0, 255], [0, 1, 255]), np.uint8).T.reshape(
     3, 4, 3
   )
   with np.errstate(divide='raise', invalid='raise', over='raise'):
-    distort.jitter(image, np.array(numbers))
+    host_augment.jitter(image, np.array(numbers))

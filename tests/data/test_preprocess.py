@@ -24,7 +24,7 @@ def test_crop_shape(size, crop_size, expected):
 
 
 @pytest.mark.parametrize('channels', [1, 3])
-def test_evaluation_is_the_centre_crop_standardized(channels, images):
+def test_evaluation_is_the_center_crop_standardized(channels, images):
   """Against NumPy: Appendix A, with TensorFlow's lower bound on the deviation."""
   images = images[..., :channels]
   expected = images[:, 2:30, 2:30].astype(np.float64) / 255
@@ -85,8 +85,8 @@ def test_rotation_by_zero_changes_nothing(images):
   np.testing.assert_allclose(preprocess.rotate(KEY, images, 0.0), images, atol=1e-3)
 
 
-def test_rotation_turns_by_at_most_the_angle_and_about_the_centre():
-  """The angle is read off a bright pixel far from the centre of each image."""
+def test_rotation_turns_by_at_most_the_angle_and_about_the_center():
+  """The angle is read off a bright pixel far from the center of each image."""
   size, radius, middle = 65, 24, 32
   images = np.zeros((200, size, size, 1), np.float32)
   images[:, middle - 1 : middle + 2, middle + radius - 1 : middle + radius + 2] = 1

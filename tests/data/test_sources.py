@@ -152,8 +152,8 @@ def test_npz_is_read_whatever_its_integer_type(tmp_path, label_type):
 def test_npz_images_without_channels_get_one(tmp_path):
   arrays = example_arrays()
   arrays |= {key: arrays[key][..., 0] for key in ('x_train', 'x_test')}
-  np.savez(tmp_path / 'grey.npz', **arrays)
-  dataset = sources.load('npz', path=str(tmp_path / 'grey.npz'))
+  np.savez(tmp_path / 'gray.npz', **arrays)
+  dataset = sources.load('npz', path=str(tmp_path / 'gray.npz'))
   assert dataset.x_train.shape == (6, 4, 5, 1)
   np.testing.assert_array_equal(dataset.x_test[..., 0], arrays['x_test'])
 

@@ -11,11 +11,12 @@ import time
 
 import numpy as np
 import pytest
+from helpers import ROOT
 from PIL import Image
 
 from rethink_gen import config as config_lib
 from rethink_gen import errors
-from rethink_gen.data import corruption, distort, generated, sources, streaming
+from rethink_gen.data import corruption, host_augment, sources, streaming, synthetic
 
 COUNT, TEST_COUNT = 53, 13  # no multiples of any batch here
 DISTORTIONS = ('random_crop', 'random_flip', 'color_jitter')
@@ -38,7 +39,7 @@ if __name__ == '__main__':
 def data_dir(tmp_path_factory):
   """A folder with the generated data set."""
   data_dir = tmp_path_factory.mktemp('tfds')
-  generated.generate(data_dir, COUNT, TEST_COUNT, (24, 48))
+  synthetic.generate(data_dir, COUNT, TEST_COUNT, (24, 48))
   return data_dir
 
 
@@ -147,7 +148,7 @@ def test_workers_change_nothing_and_errors_come_out_of_them(data_dir):
 def test_workers_of_a_killed_run_end(data_dir):
   parent = subprocess.Popen(
     [sys.executable, '-c', PARENT, str(data_dir)],
-    cwd=pathlib.Path(__file__).parents[2],
+    cwd=ROOT,
     stdout=subprocess.PIPE,
     text=True,
   )
@@ -182,7 +183,7 @@ def test_evaluation_has_every_example_once_and_masks_the_rest(
   np.testing.assert_array_equal(labels[:count], [record['label'] for record in records])
   for ours, record in zip(images[:count], records, strict=True):
     image = Image.fromarray(record['image'])
-    box = distort.centre_box(*image.size)
+    box = host_augment.center_box(*image.size)
     np.testing.assert_array_equal(ours, image.resize((24, 24), Image.BILINEAR, box))
 
 
@@ -332,7 +333,7 @@ def test_imagenet_is_tested_on_its_validation_split(tmp_path):
   assert stored(make_config(tmp_path, 'others'), 'test')[1][0] == 2
 
 
-def test_grey_and_cmyk_images_stream_and_a_damaged_one_is_named(tmp_path):
+def test_gray_and_cmyk_images_stream_and_a_damaged_one_is_named(tmp_path):
   image = Image.new('RGB', (30, 40), (200, 100, 50))
   modes = [encode(image.convert(mode)) for mode in ('L', 'CMYK', 'RGB')]
   pairs = [(image, 0) for image in modes * 4]
@@ -377,19 +378,19 @@ def test_unencoded_images_and_missing_files_are_refused(tmp_path):
   write(tmp_path, 'plain', {'train': pairs, 'test': pairs}, encoded=False)
   with pytest.raises(errors.BadInput, match='only encoded images'):
     streaming.open(make_config(tmp_path, 'plain'))
-  generated.generate(tmp_path, 12, 1, (20, 30))
+  synthetic.generate(tmp_path, 12, 1, (20, 30))
   next(tmp_path.glob('generated_images/*/*test.array_record*')).unlink()
   with pytest.raises(errors.BadInput, match='cannot be read'):
     streaming.open(make_config(tmp_path))
 
 
 def test_generated_classes_can_be_told_apart_and_stay_the_same(data_dir, tmp_path):
-  """Mean colours tell red from blue; and another folder gets the same files."""
+  """Mean colors tell red from blue; and another folder gets the same files."""
   images, labels, _ = stored(make_config(data_dir))
   images, labels = images[:COUNT], labels[:COUNT]
   assert sorted(set(labels)) == list(range(10))
   red = images[..., 0].max((1, 2)) > images[..., 2].max((1, 2))
   np.testing.assert_array_equal(red, labels < 5)
-  generated.generate(tmp_path, COUNT, TEST_COUNT, (24, 48))
+  synthetic.generate(tmp_path, COUNT, TEST_COUNT, (24, 48))
   again = stored(make_config(tmp_path))
   np.testing.assert_array_equal(again[0][:COUNT], images)

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rethink_gen import models, sgd
-from rethink_gen.models import layers
+from rethink_gen import models
+from rethink_gen.ops import conv
+from rethink_gen.train import sgd
 
 # Table 1 of the paper, second column.
 PARAMETERS = {
@@ -18,8 +19,8 @@ PARAMETERS = {
   'mlp_1x512': 1_209_866,
 }
 
-# The first three logits at initialisation with key 0, for `picture` below. They state the
-# initialisation and the architecture exactly: they may change only when one of these is
+# The first three logits at initialization with key 0, for `picture` below. They state the
+# initialization and the architecture exactly: they may change only when one of these is
 # meant to change, and then every number in RESULTS.md has to be measured again.
 LOGITS = {
   'inception': (0.013722, 0.004765, 0.029625),
@@ -36,8 +37,8 @@ HE_NORMAL = {
 
 
 @pytest.fixture(scope='module')
-def initialised():
-  """initialised(name) -> (model, variables) of a config, each made once."""
+def initialized():
+  """initialized(name) -> (model, variables) of a config, each made once."""
   made = {}
 
   def make(name):
@@ -46,7 +47,7 @@ def initialised():
       model = models.create(config, num_classes=10)
       init = jax.jit(
         lambda key: model.init(key, jnp.zeros((1, 28, 28, 3)), train=False),
-        compiler_options=sgd.initialise_options(),
+        compiler_options=sgd.initialize_options(),
       )
       made[name] = model, init(jax.random.key(0))
     return made[name]
@@ -74,14 +75,14 @@ def train_outputs(model, variables, key):
 
 
 @pytest.mark.parametrize('name', PARAMETERS)
-def test_parameter_counts_are_the_papers(name, initialised):
-  _, variables = initialised(name)
+def test_parameter_counts_are_the_papers(name, initialized):
+  _, variables = initialized(name)
   assert sum(leaf.size for leaf in jax.tree.leaves(variables['params'])) == PARAMETERS[name]
 
 
 @pytest.mark.parametrize('name', PARAMETERS)
-def test_golden_logits(name, initialised):
-  model, variables = initialised(name)
+def test_golden_logits(name, initialized):
+  model, variables = initialized(name)
   logits = predict(model, variables)
   assert logits.shape == (2, 10)
   assert logits.dtype == jnp.float32
@@ -89,17 +90,17 @@ def test_golden_logits(name, initialised):
 
 
 @pytest.mark.parametrize('name', ['inception', 'alexnet'])
-def test_golden_logits_in_blocks(name, initialised, monkeypatch):
+def test_golden_logits_in_blocks(name, initialized, monkeypatch):
   """As convolutions of larger batches are computed on a CPU."""
-  monkeypatch.setattr(layers, 'FEWEST_MULTIPLICATIONS', 0)
-  model, variables = initialised(name)
+  monkeypatch.setattr(conv, 'FEWEST_MULTIPLICATIONS', 0)
+  model, variables = initialized(name)
   logits = jax.jit(lambda: model.apply(variables, picture(), train=False))()
   np.testing.assert_allclose(logits[0, :3], LOGITS[name], rtol=2e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize('name', HE_NORMAL)
-def test_the_start_of_older_runs_is_still_there(name, initialised):
-  model, _ = initialised(name)
+def test_the_start_of_older_runs_is_still_there(name, initialized):
+  model, _ = initialized(name)
   old = model.clone(initialization='he_normal')
   variables = jax.jit(functools.partial(old.init, train=False))(
     jax.random.key(0), picture()
@@ -156,8 +157,8 @@ def test_the_tutorials_start_is_that_of_its_code():
 
 
 @pytest.mark.parametrize(('name', 'has'), [('inception', True), ('inception_no_bn', False)])
-def test_batch_statistics_are_there_with_batch_norm_alone(name, has, initialised):
-  model, variables = initialised(name)
+def test_batch_statistics_are_there_with_batch_norm_alone(name, has, initialized):
+  model, variables = initialized(name)
   assert ('batch_stats' in variables) is has
   _, updated = train_outputs(model, variables, jax.random.key(0))
   before = jax.tree.leaves(variables.get('batch_stats', {}))
@@ -166,8 +167,8 @@ def test_batch_statistics_are_there_with_batch_norm_alone(name, has, initialised
 
 
 @pytest.mark.parametrize('name', ['inception', 'alexnet', 'mlp_3x512'])
-def test_dropout_acts_in_training_alone(name, initialised):
-  model, variables = initialised(name)
+def test_dropout_acts_in_training_alone(name, initialized):
+  model, variables = initialized(name)
   dropped = model.clone(dropout_rate=0.5)
 
   np.testing.assert_array_equal(predict(dropped, variables), predict(model, variables))
@@ -176,8 +177,8 @@ def test_dropout_acts_in_training_alone(name, initialised):
 
 
 @pytest.mark.parametrize('name', ['inception', 'alexnet', 'mlp_1x512'])
-def test_bfloat16_keeps_the_weights_in_float32(name, initialised):
-  model, variables = initialised(name)
+def test_bfloat16_keeps_the_weights_in_float32(name, initialized):
+  model, variables = initialized(name)
   half = model.clone(dtype=jnp.bfloat16)
   logits = predict(half, variables)
   assert logits.dtype == jnp.float32
@@ -191,6 +192,6 @@ def test_own_fields():
   start = 'initialization'
   per_device = 'batch_norm_per_device'
   assert models.own_fields('mlp') == ['depth', 'width', start]
-  assert models.own_fields('inception') == ['batch_norm', per_device, start]
-  assert models.own_fields('inception_v3') == ['aux_head', per_device, start]
+  assert models.own_fields('inception') == ['modules', 'batch_norm', per_device, start]
+  assert models.own_fields('inception_v3') == ['repeats', 'aux_head', per_device, start]
   assert models.own_fields('alexnet') == [start]

@@ -1,4 +1,4 @@
-"""What the artefacts make of runs, on made-up runs whose answer is known."""
+"""What the artifacts make of runs, on made-up runs whose answer is known."""
 
 import numpy as np
 import pytest
@@ -8,24 +8,23 @@ from hypothesis import strategies as st
 from rethink_gen import config as config_lib
 from rethink_gen import train
 from rethink_gen.paper import (
-  ARTIFACTS,
   appendix_e,
-  differences,
-  drawing,
   figure1a,
   figure1b,
   figure1c,
   figure2a,
   figure2b,
-  fitting_time,
-  grid,
   scales,
   table1,
   table2,
   theorem1,
-  training,
 )
-from rethink_gen.paper.grid import Run
+from rethink_gen.reporting import differences, drawing
+from rethink_gen.reporting.artifacts import Run
+from rethink_gen.reproduce import grid, training
+from rethink_gen.reproduce.registry import ARTIFACTS
+from rethink_gen.studies import fitting_time
+from rethink_gen.train import loading
 
 
 def make_run(losses=(), records=(), **summary):
@@ -326,7 +325,7 @@ def test_wrong_labels_are_those_that_the_corruption_changed(noise, tmp_path):
   summary = train.run(config, tmp_path)
   run = grid.read(tmp_path)
   wrong = fitting_time.find_wrong(run)
-  true, learned = train.load_original(config), train.load(config)[0]
+  true, learned = loading.load_original(config), loading.load(config)[0]
   np.testing.assert_array_equal(wrong, learned.y_train != true.y_train[:96])
   assert wrong.mean() == summary['labels_changed']
   assert bool(wrong.any()) is (noise > 0)

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from rethink_gen.errors import BadInput
-from rethink_gen.paper import cifar_kernel, grid, kernels, mnist_kernel, report
+from rethink_gen.paper import cifar_kernel, kernels, mnist_kernel
+from rethink_gen.reporting import artifacts, tables
+from rethink_gen.reproduce import grid
 from rethink_gen.theory import interpolation
 
 ARTIFACTS = pytest.mark.parametrize('artifact', [mnist_kernel, cifar_kernel])
@@ -17,7 +19,7 @@ def settings(artifact, name, **changes):
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-  """{artefact: {(row name, seed): run}} at smoke scale."""
+  """{artifact: {(row name, seed): run}} at smoke scale."""
   runs = {}
   for artifact in (mnist_kernel, cifar_kernel):
     runs[artifact] = {}
@@ -29,7 +31,7 @@ def finished(tmp_path_factory):
         'seconds': 1.0,
         'device': 'cpu',
       }
-      runs[artifact][row.name, 0] = grid.Run(row.changes, result, [], ())
+      runs[artifact][row.name, 0] = artifacts.Run(row.changes, result, [], ())
   return runs
 
 
@@ -86,7 +88,7 @@ def test_the_ridge_is_compared_by_mcnemars_test():
     'peak_gib': 1,
     'seconds_of': {'gram': 1, 'low_rank': 1},
   }
-  runs = {('row', 0): grid.Run({'num_test': 100}, summary, [], ())}
+  runs = {('row', 0): artifacts.Run({'num_test': 100}, summary, [], ())}
   measured = kernels.measure(runs, 'row', 0)
   assert measured['ridge_p_value'] == pytest.approx(2 * (1 + 9) / 2**9)
   for old in summary['path']:
@@ -120,10 +122,10 @@ def test_a_residual_just_above_the_tolerance_does_not_interpolate():
   seconds = {'gram': 1.0, 'low_rank': 1.0}
   summary = {'path': [exact], 'peak_gib': 1.0, 'seconds_of': seconds}
   summary |= {'status': 'complete', 'seconds': 1.0, 'device': 'cpu'}
-  runs = {('gabor', 0): grid.Run({'num_test': 10}, summary, [], ())}
+  runs = {('gabor', 0): artifacts.Run({'num_test': 10}, summary, [], ())}
   rows = [row for row in mnist_kernel.rows('laptop') if row.name == 'gabor']
   entries = grid.make_entries(mnist_kernel, rows, runs)
-  header, [line] = report.make_table(mnist_kernel.COLUMNS, entries)
+  header, [line] = tables.make_table(mnist_kernel.COLUMNS, entries)
   shown = dict(zip(header, line, strict=True))
   assert shown['relative residual'] == '1.09e-03'
   assert shown['interpolates (1: yes)'] == '0'
@@ -136,7 +138,7 @@ def test_where_examples_are_held_out_they_choose_the_ridge():
 
   path = [point(0.1, 0.5, 0.4), point(1.0, 0.3, 0.5)]
   summary = {'path': path, 'peak_gib': 1.0}
-  runs = {('row', 0): grid.Run({'num_test': 10}, summary, [], ())}
+  runs = {('row', 0): artifacts.Run({'num_test': 10}, summary, [], ())}
   measured = kernels.measure(runs, 'row', 0)
   assert (measured['ridge'], measured['ridge_test_error']) == (0.1, 50.0)
 

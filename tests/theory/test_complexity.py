@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rethink_gen import config as config_lib
-from rethink_gen import programs, train
+from rethink_gen import train
 from rethink_gen.errors import BadInput
 from rethink_gen.theory import complexity
+from rethink_gen.train import compiled, loading, loop
+from rethink_gen.train import networks as networks_lib
 
 WIDTHS = st.lists(st.integers(1, 4), min_size=3, max_size=5)
 
@@ -40,7 +42,7 @@ def make_config(**changes):
 
 
 def make_data(config):
-  return train.load(config)[0]
+  return loading.load(config)[0]
 
 
 @settings(deadline=None)
@@ -241,17 +243,17 @@ def test_replacing_one_example_leaves_the_others_and_the_original():
 def test_a_network_is_trained_once_and_is_that_of_a_run(tmp_path, monkeypatch):
   config = make_config()
   dataset = make_data(config)
-  network = complexity.train_network(config, dataset, tmp_path)
+  network = networks_lib.train_network(config, dataset, tmp_path)
   summary = train.run(config, tmp_path / 'run')
-  right = complexity.outputs(network, dataset.x_test).argmax(-1) == dataset.y_test
+  right = networks_lib.outputs(network, dataset.x_test).argmax(-1) == dataset.y_test
   assert right.mean() == pytest.approx(summary['test_accuracy'])
-  initial = programs.build(config, dataset)[0].params
+  initial = compiled.build(config, dataset)[0].params
   assert complexity.distance(network.initial, jax.device_get(initial)) == 0
   assert complexity.distance(network.params, network.initial) > 0
 
-  elsewhere = complexity.train_network(config, dataset, tmp_path / 'other')
-  monkeypatch.setattr(train, 'train_epoch', None)
-  again = complexity.train_network(config, dataset, tmp_path)
+  elsewhere = networks_lib.train_network(config, dataset, tmp_path / 'other')
+  monkeypatch.setattr(loop, 'train_epoch', None)
+  again = networks_lib.train_network(config, dataset, tmp_path)
   for other in (elsewhere, again):  # the same bits: what is left is the replaced example
     assert complexity.distance(other.params, network.params) == 0
 
@@ -264,7 +266,7 @@ def stopped(tmp_path_factory):
   for mode in ('none', 'random_labels'):
     changes = {'optimizer__learning_rate': 0.003, 'corruption__mode': mode}
     config = make_config(num_epochs=300, **changes)
-    networks[mode] = complexity.train_network(config, make_data(config), folder, loss=1.0)
+    networks[mode] = networks_lib.train_network(config, make_data(config), folder, loss=1.0)
   return networks, folder
 
 
@@ -272,14 +274,14 @@ def test_networks_stop_at_one_training_loss_whatever_the_labels(stopped):
   networks, _ = stopped
   for network in networks.values():
     x, y = network.dataset.x_train, network.dataset.y_train
-    logits = complexity.outputs(network, x).astype(float)
+    logits = networks_lib.outputs(network, x).astype(float)
     losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(y)), y]
-    assert 1 - complexity.TOLERANCE <= losses.mean() <= 1 + 1e-6
+    assert 1 - networks_lib.TOLERANCE <= losses.mean() <= 1 + 1e-6
   # After as many epochs their losses would differ.
   assert networks['none'].step < networks['random_labels'].step
   # The step before was above it, and the path is that of training.
   network = networks['none']
-  state, train_to, evaluate, _ = programs.build(network.config, network.dataset)
+  state, train_to, evaluate, _ = compiled.build(network.config, network.dataset)
   for step in range(1, network.step):
     state = train_to(state, step)
   assert evaluate(state)['train_loss'] > 1
@@ -291,7 +293,7 @@ def test_a_stopped_network_is_read_and_an_interrupted_one_resumed(stopped, monke
   networks, folder = stopped
   network = networks['none']
   elsewhere = folder / 'interrupted'
-  again = complexity.train_network(network.config, network.dataset, folder, loss=1.0)
+  again = networks_lib.train_network(network.config, network.dataset, folder, loss=1.0)
   assert again.step == network.step
   assert complexity.distance(again.params, network.params) == 0
   with monkeypatch.context() as patch:
@@ -302,12 +304,12 @@ def test_a_stopped_network_is_read_and_an_interrupted_one_resumed(stopped, monke
         signal.raise_signal(signal.SIGTERM)
       return False
 
-    patch.setattr(train, 'is_checkpoint_due', interrupt)
+    patch.setattr(loop, 'is_checkpoint_due', interrupt)
     with pytest.raises(train.Interrupted):
-      complexity.train_network(network.config, network.dataset, elsewhere, loss=1.0)
+      networks_lib.train_network(network.config, network.dataset, elsewhere, loss=1.0)
   [saved] = elsewhere.glob('*/checkpoints')
   assert [path.name for path in saved.iterdir() if path.name.isdigit()] == ['12']
-  resumed = complexity.train_network(network.config, network.dataset, elsewhere, loss=1.0)
+  resumed = networks_lib.train_network(network.config, network.dataset, elsewhere, loss=1.0)
   assert resumed.step == network.step
   assert complexity.distance(resumed.params, network.params) == 0
 
@@ -315,21 +317,21 @@ def test_a_stopped_network_is_read_and_an_interrupted_one_resumed(stopped, monke
 def test_a_last_step_that_leads_too_far_is_shortened(tmp_path):
   config = make_config(num_epochs=100, model__width=64, optimizer__learning_rate=0.05)
   data = make_data(config)
-  network = complexity.train_network(config, data, tmp_path, loss=0.3)
-  state, train_to, evaluate, _ = programs.build(config, data)
+  network = networks_lib.train_network(config, data, tmp_path, loss=0.3)
+  state, train_to, evaluate, _ = compiled.build(config, data)
   losses = {}
   for step in range(1, network.step + 1):
     before, state = jax.tree.map(np.array, state.params), train_to(state, step)
     losses[step] = evaluate(state)['train_loss']
   assert losses[step - 1] > 0.3
-  assert losses[step] < 0.3 * (1 - complexity.TOLERANCE)
+  assert losses[step] < 0.3 * (1 - networks_lib.TOLERANCE)
   moved = complexity.distance(network.params, before)
   whole = complexity.distance(jax.device_get(state.params), before)
   rest = complexity.distance(jax.device_get(state.params), network.params)
   assert 0 < moved < whole
   assert moved + rest == pytest.approx(whole, rel=1e-4)  # on the way, not beside it
   found = evaluate(state._replace(params=network.params))['train_loss']
-  assert 0.3 * (1 - complexity.TOLERANCE) <= found <= 0.3 * (1 + 1e-6)
+  assert 0.3 * (1 - networks_lib.TOLERANCE) <= found <= 0.3 * (1 + 1e-6)
 
 
 @pytest.mark.parametrize(
@@ -342,29 +344,29 @@ def test_a_last_step_that_leads_too_far_is_shortened(tmp_path):
 def test_a_training_loss_that_is_not_met_is_refused(changes, loss, words, tmp_path):
   config = make_config(**changes)
   with pytest.raises(BadInput, match=words):
-    complexity.train_network(config, make_data(config), tmp_path, loss)
+    networks_lib.train_network(config, make_data(config), tmp_path, loss)
 
 
 def test_other_labels_other_images_or_another_config_are_another_network():
   config = make_config()
   dataset = make_data(config)
   names = {
-    complexity.digest(config, dataset),
-    complexity.digest(config, dataset._replace(y_train=dataset.y_train[::-1])),
-    complexity.digest(config, dataset._replace(x_train=dataset.x_train[::-1])),
-    complexity.digest(make_config(model__width=9), dataset),
-    complexity.digest(make_config(seed=1), dataset),
+    networks_lib.digest(config, dataset),
+    networks_lib.digest(config, dataset._replace(y_train=dataset.y_train[::-1])),
+    networks_lib.digest(config, dataset._replace(x_train=dataset.x_train[::-1])),
+    networks_lib.digest(make_config(model__width=9), dataset),
+    networks_lib.digest(make_config(seed=1), dataset),
   }
   assert len(names) == 5
   moved = make_config(dataset__data_dir='/elsewhere')
-  assert complexity.digest(moved, dataset) in names
+  assert networks_lib.digest(moved, dataset) in names
 
 
 def test_any_model_of_the_package_is_trained_on_random_signs(tmp_path):
   alexnet = {'model__name': 'alexnet', 'model__width': None}
   config = make_config(num_epochs=1, **alexnet)
   images = make_data(config).x_train
-  fit = complexity.sign_fit(config, images, tmp_path)
+  fit = networks_lib.sign_fit(config, images, tmp_path)
   found = complexity.rademacher(fit, complexity.random_signs(1, len(images), seed=0))
   assert found.shape == (1,)
   assert -1 <= found[0] <= 1
@@ -373,9 +375,9 @@ def test_any_model_of_the_package_is_trained_on_random_signs(tmp_path):
 def test_bad_configs_and_training_that_diverges_are_refused(tmp_path):
   dataset = make_data(make_config())
   with pytest.raises(BadInput, match='batch_size'):
-    complexity.train_network(make_config(batch_size=64), dataset, tmp_path)
+    networks_lib.train_network(make_config(batch_size=64), dataset, tmp_path)
   with pytest.raises(BadInput, match='num_epochs'):
-    complexity.train_network(make_config(num_epochs=0), dataset, tmp_path)
+    networks_lib.train_network(make_config(num_epochs=0), dataset, tmp_path)
   diverging = make_config(optimizer__learning_rate=1e30)
   with pytest.raises(BadInput, match='diverged'):
-    complexity.train_network(diverging, dataset, tmp_path)
+    networks_lib.train_network(diverging, dataset, tmp_path)

@@ -7,12 +7,12 @@ from rethink_gen.theory import features
 
 
 @pytest.fixture
-def grey():
+def gray():
   return np.random.default_rng(0).integers(0, 256, (3, 9, 8, 1), np.uint8)
 
 
 @pytest.fixture
-def colour():
+def color():
   return np.random.default_rng(1).integers(0, 256, (7, 8, 7, 3), np.uint8)
 
 
@@ -27,11 +27,11 @@ def test_gabor_filters_see_their_wave_and_not_uniform_light():
   assert answers.argmax() == 0  # the even filter of direction 0
 
 
-def test_gabor_features_are_those_of_a_direct_loop(grey):
+def test_gabor_features_are_those_of_a_direct_loop(gray):
   wavelengths, orientations, window, stride = (3.0, 4.5), 3, 4, 2
-  ours = features.gabor(grey, wavelengths, orientations, window, stride)
-  n, height, width, _ = grey.shape
-  for image, found in zip(grey[..., 0] / 255, ours, strict=True):
+  ours = features.gabor(gray, wavelengths, orientations, window, stride)
+  n, height, width, _ = gray.shape
+  for image, found in zip(gray[..., 0] / 255, ours, strict=True):
     expected = []
     for wavelength in wavelengths:
       bank = features.gabor_bank(wavelength, orientations)[:, :, 0].astype(np.float64)
@@ -51,15 +51,15 @@ def test_gabor_features_are_those_of_a_direct_loop(grey):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_patches_are_squares_of_the_images_normalized(colour):
+def test_patches_are_squares_of_the_images_normalized(color):
   every = []
-  for image in colour.astype(np.float64):
+  for image in color.astype(np.float64):
     for y in range(6):
       for x in range(5):
         patch = image[y : y + 3, x : x + 3].ravel()
         scale = math.sqrt(patch.var() + features.SMALL_VARIANCE)
         every.append((patch - patch.mean()) / scale)
-  drawn = features.draw_patches(colour, 3, 50, np.random.default_rng(0))
+  drawn = features.draw_patches(color, 3, 50, np.random.default_rng(0))
   distances = np.abs(drawn[:, None] - np.array(every)).max(2)
   assert distances.min(1).max() < 1e-4
   assert len(set(distances.argmin(1))) > 25
@@ -74,18 +74,18 @@ def test_whitened_patches_are_uncorrelated(monkeypatch):
   np.testing.assert_allclose(matrix, matrix.T, atol=1e-6)  # ZCA: nearest to the pixels
 
 
-def test_convolutional_features_are_those_of_a_direct_loop(colour):
+def test_convolutional_features_are_those_of_a_direct_loop(color):
   size, filters, seed = 3, 4, 5
-  (found, _), *rest = features.convolutional(colour, colour[:2], filters, size, seed, 4)
+  (found, _), *rest = features.convolutional(color, color[:2], filters, size, seed, 4)
   assert not rest
   rng = np.random.default_rng(seed)
   mean, matrix = features.whitening(
-    features.draw_patches(colour, size, features.PATCHES, rng)
+    features.draw_patches(color, size, features.PATCHES, rng)
   )
-  chosen = (features.draw_patches(colour, size, filters, rng) - mean) @ matrix
+  chosen = (features.draw_patches(color, size, filters, rng) - mean) @ matrix
   chosen /= np.linalg.norm(chosen, axis=1, keepdims=True)
   expected = []
-  for image in colour.astype(np.float64):
+  for image in color.astype(np.float64):
     answers = np.empty((6, 5, filters))
     for y in range(6):
       for x in range(5):
@@ -105,9 +105,9 @@ def test_convolutional_features_are_those_of_a_direct_loop(colour):
   np.testing.assert_allclose(found[:, -1], 1)
 
 
-def test_blocks_of_filters_do_not_change_the_features(colour):
+def test_blocks_of_filters_do_not_change_the_features(color):
   def kernel(filters, block):
-    blocks = list(features.convolutional(colour, colour[:2], filters, 3, 0, block))
+    blocks = list(features.convolutional(color, color[:2], filters, 3, 0, block))
     train, other = (np.concatenate(parts, 1) for parts in zip(*blocks, strict=True))
     np.testing.assert_allclose(other, train[:2], atol=1e-6)
     return blocks, train @ train.T
@@ -120,7 +120,7 @@ def test_blocks_of_filters_do_not_change_the_features(colour):
   assert np.trace(gram) / len(gram) == pytest.approx(2, abs=0.01)  # 1, and the intercept
 
 
-def test_batches_do_not_change_the_features(grey, monkeypatch):
-  whole = features.gabor(grey, (3.0,), 2, 4, 2)
+def test_batches_do_not_change_the_features(gray, monkeypatch):
+  whole = features.gabor(gray, (3.0,), 2, 4, 2)
   monkeypatch.setattr(features, 'BATCH', 2)
-  np.testing.assert_allclose(features.gabor(grey, (3.0,), 2, 4, 2), whole, atol=1e-6)
+  np.testing.assert_allclose(features.gabor(gray, (3.0,), 2, 4, 2), whole, atol=1e-6)

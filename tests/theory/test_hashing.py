@@ -58,12 +58,12 @@ def test_a_table_by_brute_force(count, values, seed):
 def test_sign_hash_against_a_direct_loop():
   generator = np.random.default_rng(0)
   images = generator.integers(0, 256, (5, 2, 2, 1), np.uint8)
-  centre = images.mean(0)
+  center = images.mean(0)
   normals = hashing.random_projections(4, 16, seed=1)
-  hashes = hashing.sign_hash(images, centre, normals)
+  hashes = hashing.sign_hash(images, center, normals)
   assert hashes.shape == (5, 2)
   for image, row in zip(images, hashes, strict=True):
-    flat = (image - centre).reshape(-1)
+    flat = (image - center).reshape(-1)
     bits = [int(sum(flat * normals[:, bit]) > 0) for bit in range(16)]
     assert np.unpackbits(row).tolist() == bits
 

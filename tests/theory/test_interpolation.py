@@ -218,11 +218,11 @@ def test_any_labels_on_distinct_inputs_are_interpolated(points, labels):
   assert interpolation.condition_at_least(gram, alpha[:, :12], targets) >= 1
 
 
-def test_an_order_keeps_neighbours_together():
+def test_an_order_keeps_neighbors_together():
   rng = np.random.default_rng(0)
-  centres = 20 * rng.standard_normal((8, 4))
+  centers = 20 * rng.standard_normal((8, 4))
   cluster = rng.permutation(np.repeat(np.arange(8), 64))
-  points = centres[cluster] + rng.standard_normal((512, 4))
+  points = centers[cluster] + rng.standard_normal((512, 4))
   order = interpolation.coherent_order(points.astype(np.float32))
   assert sorted(order) == list(range(512))
   assert np.count_nonzero(np.diff(cluster[order])) < 16

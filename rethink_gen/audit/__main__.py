@@ -1,0 +1,212 @@
+r"""Would this model fit random labels? The paper's randomization tests, of anybody's model.
+
+  python -m rethink_gen.audit --data=my.npz --model=my_package.my_module:make_model
+  python -m rethink_gen.audit --data=my.npz --estimator=sklearn.svm:SVC
+  python -m rethink_gen.audit --data=digits --model=mlp --learning_rate=0.1
+
+--data is an .npz file with x_train, y_train and perhaps x_test, y_test: examples along the
+first axis, labels 0, 1, ... Without a test set a fifth is held out. It can also be digits,
+or a TFDS data set such as cifar10. --model is MODULE:FUNCTION, where function(num_classes)
+makes a Flax linen module or a pair (init, apply); or one of the package's own models, by
+name. --estimator is MODULE:CLASS or MODULE:FUNCTION, which makes an object with fit and
+predict when it is called without arguments.
+
+The model is trained on the true labels, on labels with an increasing fraction replaced at
+random (uniformly over the classes, or with --random_labels=shuffled by the labels of other
+examples), and on inputs that are shuffled or replaced by noise, each with several seeds.
+The folder --workdir, by default one in runs/audit that is named after data and model, gets
+results.json, figure.png and report.html. The same command goes on where it stopped; more
+seeds or levels run only what is new.
+
+In Python: `rethink_gen.randomization_test(model, x_train, y_train, x_test, y_test)`.
+"""
+
+from rethink_gen import interrupt
+
+if __name__ == '__main__':
+  interrupt.leave_at_once()  # before all that is slow to import
+
+import functools
+import importlib
+import math
+import pathlib
+
+import numpy as np
+import optax
+from absl import flags
+
+from rethink_gen import cli, models
+from rethink_gen import config as config_lib
+from rethink_gen.audit import adapters, randomizations, testing
+from rethink_gen.data import sources
+from rethink_gen.errors import BadInput
+from rethink_gen.train import optimizers
+
+# The command.
+
+
+def define_flags():
+  """Here and not on import: who imports this module may have flags of such names."""
+  cli.define_path(
+    'data', 'digits', 'An .npz file with x_train, y_train, or digits, or a TFDS data set.'
+  )
+  flags.DEFINE_string(
+    'model',
+    None,
+    'MODULE:FUNCTION, where function(num_classes) makes a Flax module or (init, apply), or '
+    f"one of the package's own: {', '.join(models.MODELS)}.",
+  )
+  flags.DEFINE_string(
+    'estimator', None, 'MODULE:CLASS of scikit-learn or like it, such as sklearn.svm:SVC.'
+  )
+  flags.DEFINE_float(
+    'learning_rate', None, "Adam's, by default 0.001; of the package's models their SGD's."
+  )
+  flags.DEFINE_integer(
+    'epochs', None, 'At most so many; by default as make 3,000 steps, and at least 30.'
+  )
+  flags.DEFINE_integer('batch_size', None, 'Examples; by default 128, or less of less.')
+  flags.DEFINE_integer('num_train', None, 'The first so many examples; by default all.')
+  flags.DEFINE_string(
+    'training_argument',
+    None,
+    "The argument of a Flax module's call that says whether it is being trained, if its "
+    f'name is none of {", ".join(adapters.TRAINING)}.',
+  )
+  flags.DEFINE_integer('seeds', 3, 'How many seeds.')
+  flags.DEFINE_list(
+    'noise_levels',
+    [f'{level:g}' for level in testing.NOISE_LEVELS],
+    'Probabilities that a label is replaced by a random one; 0 and 1 are always included.',
+  )
+  flags.DEFINE_enum(
+    'random_labels',
+    'uniform',
+    list(randomizations.LABELS),
+    'Random labels are drawn uniformly over the classes, or are the shuffled true ones.',
+  )
+  flags.DEFINE_float(
+    'fit_accuracy', testing.FIT_ACCURACY, 'The training accuracy that is a fit.'
+  )
+  cli.define_path(
+    'workdir', None, 'The folder of runs and report; by default one in runs/audit.'
+  )
+
+
+def main(_):
+  cli.setup()
+  given = flags.FLAGS
+  workdir = given.workdir or pathlib.Path('runs', 'audit')
+  result = cli.call(functools.partial(_audit, given), workdir)
+  print(f'\n{result}')
+
+
+def _audit(given, _):
+  if given.estimator:
+    for flag in ('learning_rate', 'epochs', 'batch_size', 'training_argument'):
+      if given[flag].value is not None:
+        raise BadInput(
+          f'--{flag} is {given[flag].value}, but an estimator is fitted by its own method '
+          f'fit; leave --{flag} out.'
+        )
+  x_train, y_train, x_test, y_test = read_data(given.data)
+  x_train, y_train, classes = first(x_train, y_train, given.num_train)
+  optimizer = None
+  if given.learning_rate is not None and not 0 < given.learning_rate < math.inf:
+    raise BadInput(
+      f'--learning_rate is {given.learning_rate}, but it must be a positive finite number.'
+    )
+  if given.estimator:
+    model = _imported('--estimator', given.estimator)
+  elif ':' in given.model:
+    model = _imported('--model', given.model, classes)
+    if given.learning_rate is not None:
+      optimizer = optax.adam(given.learning_rate)
+  else:
+    model = given.model
+    if given.learning_rate is not None and model in models.MODELS:
+      optimizer = optimizers.make_tx(
+        config_lib.default(), optimizers.Rates(given.learning_rate, 0.0)
+      )
+  return testing.randomization_test(
+    model,
+    x_train,
+    y_train,
+    x_test,
+    y_test,
+    optimizer=optimizer,
+    num_epochs=given.epochs,
+    batch_size=given.batch_size,
+    noise_levels=given.noise_levels,
+    random_labels=given.random_labels,
+    seeds=given.seeds,
+    fit_accuracy=given.fit_accuracy,
+    training_argument=given.training_argument,
+    workdir=given.workdir,
+  )
+
+
+def first(x, y, count):
+  """(x, y, classes): the first `count` training examples, or all, and how many classes.
+
+  Raises:
+    BadInput: for more than there are, or where some classes come later.
+  """
+  classes = np.unique(y)
+  if count is None:
+    return x, y, len(classes)
+  if not 1 <= count <= len(y):
+    raise BadInput(
+      f'--num_train is {count}, but there are {len(y):,} training examples; take from 1 to '
+      'that many.'
+    )
+  missing = np.setdiff1d(classes, y[:count])
+  if len(missing):
+    raise BadInput(
+      f'--num_train={count} takes the first {count:,} examples, and among them are only '
+      f'{len(classes) - len(missing)} of {len(classes)} classes; take more, or shuffle the '
+      'examples in the file if they are sorted by class.'
+    )
+  return x[:count], y[:count], len(classes)
+
+
+def read_data(name):
+  """(x_train, y_train, x_test, y_test) of a file or of a data set's name."""
+  if not name.endswith('.npz'):
+    return sources.load(name)[:4]
+  arrays = sources.read_npz(name)
+  if missing := [key for key in sources.KEYS[:2] if key not in arrays]:
+    raise BadInput(
+      f'{name} has no array {", ".join(missing)}; it must hold x_train and y_train, and '
+      'may hold x_test and y_test.'
+    )
+  return tuple(arrays.get(key) for key in sources.KEYS)
+
+
+def _imported(flag, path, *arguments):
+  """What the function or class MODULE:NAME makes of the arguments."""
+  module, _, name = path.partition(':')
+  try:
+    return getattr(importlib.import_module(module), name)(*arguments)
+  except Exception as error:  # It is anybody's code: anything may come out of it.
+    raise BadInput(
+      f'{flag}={path} does not give a model ({type(error).__name__}: '
+      f'{sources.reason(error)}); give MODULE:NAME of what can be imported and called.'
+    ) from error
+
+
+def parse(argv):
+  """absl's flags from the command line, every fault of theirs in one sentence."""
+  define_flags()
+  rest = cli.parse_flags(argv)
+  cli.refuse_rest(rest)
+  if bool(flags.FLAGS.model) == bool(flags.FLAGS.estimator):
+    cli.refuse(
+      'Give one of --model and --estimator, such as --model=mlp or '
+      '--estimator=sklearn.svm:SVC; --help shows what there is.'
+    )
+  return rest
+
+
+if __name__ == '__main__':
+  cli.run(main, parse)

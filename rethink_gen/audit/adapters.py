@@ -1,0 +1,515 @@
+"""Anybody's model as what `train` trains: linen modules, pure functions, estimators."""
+
+import dataclasses
+import functools
+import hashlib
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import logging
+from jax.experimental import checkify
+from ml_collections import config_dict
+
+from rethink_gen import config as config_lib
+from rethink_gen import models
+from rethink_gen.audit import identity, randomizations
+from rethink_gen.data import sources
+from rethink_gen.errors import BadInput
+from rethink_gen.train import compiled, loading, optimizers, sgd
+
+# What linen modules call the argument, or the field, that says whether they are being
+# trained, and what it is then.
+TRAINING = {
+  'train': True,
+  'training': True,
+  'is_training': True,
+  'deterministic': False,
+  'use_running_average': False,
+}
+SWITCHES = ('deterministic', 'use_running_average')  # of Flax's own layers
+ADAM = 1e-3  # the learning rate where no optimizer is given
+
+
+class Learner(NamedTuple):
+  """What is trained, and how: a Program and the config of its loop, or an estimator."""
+
+  name: str
+  config: config_dict.ConfigDict
+  program: compiled.Program | None  # None for an estimator
+  estimator: Any | None  # None for a Program
+  digest: str | None  # of all that decides what training gives, but the data; or unknown
+
+
+class Model(NamedTuple):
+  """What `sgd` wants of a linen module: `init` and `apply` with the argument train.
+
+  Of the variables 'params' are trained, and 'batch_stats' is whatever else there is.
+  """
+
+  init: Callable  # init(key, inputs, train) -> {'params': ..., 'batch_stats': ...}
+  apply: Callable  # apply(variables, inputs, train, mutable=False, rngs=None)
+
+
+def is_estimator(model):
+  return not isinstance(model, type) and hasattr(model, 'fit') and hasattr(model, 'predict')
+
+
+def is_of_package(model):
+  return isinstance(model, str | config_dict.ConfigDict)
+
+
+def adapt(model, dataset):
+  """The Dataset as this model gets it.
+
+  An estimator gets the user's own types; a network uint8, float32 or int32, and one of the
+  package images (n, h, w, c), to which a channel is added where they are (n, h, w).
+  """
+  if is_estimator(model):
+    return dataset
+  dataset = randomizations.for_network(dataset)
+  if (
+    is_of_package(model) and dataset.x_train.dtype == np.uint8 and dataset.x_train.ndim == 3
+  ):
+    images = dataset.x_train[..., None], dataset.x_test[..., None]
+    dataset = dataset._replace(x_train=images[0], x_test=images[1])
+  return dataset
+
+
+def make_learner(model, dataset, optimizer, config, training_argument=None):
+  """The Learner of a model.
+
+  Args:
+    model, training_argument: as for `audit.randomization_test`.
+    dataset: the Dataset it is to learn, from `adapt`.
+    optimizer: an optax transformation, or None: Adam, or what a config says.
+    config: a ConfigDict that says how long to train, in which batches, when to stop.
+
+  Raises:
+    BadInput: for what cannot be trained on this data.
+  """
+  if training_argument is not None and not isinstance(model, nn.Module):
+    raise BadInput(
+      f'training_argument is {training_argument!r}, but only a Flax linen module has one; '
+      'leave it out.'
+    )
+  if is_of_package(model):
+    name, program = config.model.name, of_package(config, dataset)
+  elif isinstance(model, nn.Module):
+    modes = training_modes(model, training_argument, _batch(config, dataset))
+    name, program = type(model).__name__, of_model(of_module(modes), config, dataset)
+  elif isinstance(model, tuple) and len(model) == 2 and all(map(callable, model)):
+    name = str(getattr(model[1], '__qualname__', type(model[1]).__name__))
+    program = of_model(of_functions(*model), config, dataset)
+  elif is_estimator(model):
+    if optimizer is not None:
+      raise BadInput(
+        f'An optimizer is given, but {type(model).__name__} is fitted by its own method '
+        'fit; leave the optimizer out.'
+      )
+    return Learner(type(model).__name__, config, None, model, _identity(_unfitted(model)))
+  else:
+    raise BadInput(
+      f'The model is {str(model)[:80]!r}, but it must be a Flax linen module, a pair of '
+      'functions (init, apply), an object with fit and predict, or the name of one of the '
+      f"package's own models ({', '.join(models.MODELS)})."
+    )
+  if optimizer is not None:
+    if isinstance(optimizer, optax.MultiSteps):
+      optimizer = optimizer.gradient_transformation()
+    if not isinstance(optimizer, optax.GradientTransformation):
+      raise BadInput(
+        f'The optimizer is {str(optimizer)[:80]!r}, but it must be an optax '
+        'transformation, such as optax.adam(1e-3).'
+      )
+    program = program._replace(make_tx=lambda rates: optimizer)
+  text = _check(program, config, dataset)
+  if not is_of_package(model):
+    check_extremes(program, config, dataset)
+  digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+  if 'callback' in text:  # of whose code the text says nothing
+    code = _identity((model, optimizer))
+    digest = code and digest + code
+  return Learner(name, config, program, None, digest)
+
+
+def _identity(model):
+  """A digest of the model's code and values, or None where they cannot be known."""
+  try:
+    return identity.digest(model)
+  except identity.Unknown as error:
+    logging.warning(
+      'Whether this is the model of an earlier audit cannot be known (%s), so all is run, '
+      'and nothing of it can be resumed.',
+      error,
+    )
+    return None
+
+
+def of_package(config, dataset):
+  """The Program of a model of the package, as `train.run` trains it."""
+  config_lib.validate(config)
+  if config.dataset.streaming:
+    raise BadInput(
+      'config.dataset.streaming is set, but what is audited is in memory; set it to False.'
+    )
+  if dataset.x_train.dtype != np.uint8 or dataset.x_train.ndim != 4:
+    raise BadInput(
+      f'The inputs are {dataset.x_train.dtype} of shape {dataset.x_train.shape}, but the '
+      "package's own models take uint8 images of shape (n, h, w, c); give a module of "
+      'your own for others.'
+    )
+  loading.check_data(config, dataset)
+  return compiled.make_program(config, dataset)
+
+
+def of_model(model, config, dataset):
+  """The Program of a Model: images of uint8 are scaled to [0, 1], nothing else is done."""
+  tx = optax.adam(ADAM)
+  scale = dataset.x_train.dtype == np.uint8
+  first = jnp.float32 if scale else dataset.x_train.dtype
+
+  def init(key, inputs, train):
+    return model.init(key, inputs.astype(first), train)
+
+  return compiled.Program(
+    model=model._replace(init=init),
+    make_tx=lambda rates: tx,
+    # Gaussian noise in the place of uint8 images is on their scale.
+    to_inputs=lambda inputs, key=None: inputs.astype(first) / 255 if scale else inputs,
+    input_shape=dataset.x_train.shape[1:],
+    batch_size=config.batch_size,
+    steps_per_epoch=dataset.num_train // config.batch_size,
+  )
+
+
+def training_modes(module, argument, inputs):
+  """What a linen module is in evaluation and in training: a pair of (module, options).
+
+  The options are keyword arguments of its call; where the argument is a field of the
+  module, the module differs. Both are found by name, `argument` or those of TRAINING.
+
+  Args:
+    module: a linen module.
+    argument: the name, or None.
+    inputs: a ShapeDtypeStruct of a batch.
+
+  Raises:
+    BadInput: for a module with dropout or batch normalization that none of it is trained
+      by, which would silently be that of evaluation.
+  """
+  parameters = inspect.signature(type(module).__call__).parameters
+  anything = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
+  fields = {f.name for f in dataclasses.fields(module)} - {'parent', 'name'}
+  named = TRAINING if argument is None else {argument: TRAINING.get(argument)}
+  found = {name: value for name, value in named.items() if name in parameters}
+  if not found and argument is not None and anything:
+    found = named
+  of_fields = {} if found else {n: value for n, value in named.items() if n in fields}
+  if argument is not None and not (found or of_fields):
+    raise BadInput(
+      f'training_argument is {argument!r}, but {type(module).__name__} has no such '
+      f'argument or field; it has {", ".join([*parameters, *sorted(fields)][1:])}.'
+    )
+
+  def modes(values):
+    own = {n: values[n] for n in of_fields}
+    changed = module.clone(**own) if own else module
+    return changed, {n: values[n] for n in found}
+
+  values = {name: value is not False for name, value in named.items()}
+  switches = _switches(*modes(values), inputs)
+  if argument not in (None, *TRAINING) and not any(switches.values()):
+    values = {argument: False}  # or such a word as is_evaluated
+    switches = _switches(*modes(values), inputs)
+  idle = sorted(name for name, is_trained in switches.items() if not is_trained)
+  if switches and not any(switches.values()):
+    raise BadInput(
+      f'{type(module).__name__} has {" and ".join(idle)}, but none of its arguments '
+      f'({", ".join([*parameters][1:])}) is known to say whether it is being trained; name '
+      'the one that does as training_argument, or give the pair (module.init, '
+      'module.apply) if it is to be trained as it is.'
+    )
+  if idle:
+    logging.warning(
+      '%s in %s stays as in evaluation while it is trained.',
+      *(' and '.join(idle), type(module).__name__),
+    )
+  return modes({n: not value for n, value in values.items()}), modes(values)
+
+
+def _switches(module, options, inputs):
+  """{name of a kind of Flax's layers that evaluation changes: whether it is trained}."""
+  found = {}
+
+  def look(call, arguments, named, context):
+    layer = context.module
+    own = [c for c in type(layer).__mro__ if c.__module__.startswith('flax.')]
+    rate = getattr(layer, 'rate', getattr(layer, 'dropout_rate', None))
+    if context.method_name == '__call__' and own[0] is not nn.Module and rate != 0:
+      bound = inspect.signature(own[0].__call__).bind_partial(layer, *arguments, **named)
+      for switch in SWITCHES:
+        value = bound.arguments.get(switch)
+        value = getattr(layer, switch, None) if value is None else value
+        if isinstance(value, bool | np.bool_):
+          name = own[0].__name__
+          found[name] = found.get(name, False) or not value
+    return call(*arguments, **named)
+
+  def initialize(key, inputs):
+    rngs = {'params': key, 'dropout': key}
+    return module.init(rngs, inputs, **options)
+
+  with nn.intercept_methods(look):
+    try:
+      jax.eval_shape(initialize, jax.random.key(0), inputs)
+    except Exception:  # It is raised again, and reported, when the model is checked.
+      return {}
+  return found
+
+
+def of_module(modes):
+  """The Model of a linen module, whatever its argument for training and collections.
+
+  In training its random numbers come from the stream of dropout, under any name.
+
+  Args:
+    modes: as `training_modes` returns them.
+  """
+
+  def init(key, inputs, train):
+    module, options = modes[train]
+    rngs = {'params': key, 'dropout': jax.random.fold_in(key, sgd.DROPOUT)}
+    variables = dict(module.init(rngs, inputs, **options))
+    variables.pop('intermediates', None)
+    return {'params': variables.pop('params', {}), 'batch_stats': variables}
+
+  def apply(variables, inputs, train, mutable=False, rngs=None):
+    module, options = modes[train]
+    rest = variables['batch_stats']
+    everything = {'params': variables['params'], **rest}
+    if not mutable:
+      return _float32(module.apply(everything, inputs, **options))
+    rngs = {'params': rngs['dropout'], **rngs}
+    outputs, updated = module.apply(
+      everything, inputs, mutable=list(rest), rngs=rngs, **options
+    )
+    return _float32(outputs), {'batch_stats': {**rest, **updated}}
+
+  return Model(init, apply)
+
+
+def of_functions(init, apply):
+  """The Model of pure functions: all that init(key, inputs) returns is trained.
+
+  Of a dict with 'params' that alone is trained, and the rest stays as it is.
+  """
+
+  def is_divided(variables):
+    return hasattr(variables, 'keys') and 'params' in variables
+
+  def init_divided(key, inputs, train):
+    variables = init(key, inputs)
+    if not is_divided(variables):
+      return {'params': variables, 'batch_stats': {}}
+    rest = {name: value for name, value in variables.items() if name != 'params'}
+    return {'params': {'params': variables['params']}, 'batch_stats': rest}
+
+  def apply_joined(variables, inputs, train, mutable=False, rngs=None):
+    params, rest = variables['params'], variables['batch_stats']
+    if is_divided(params):
+      params = {**params, **rest}
+    logits = _float32(apply(params, inputs))
+    return (logits, {'batch_stats': rest}) if mutable else logits
+
+  return Model(init_divided, apply_joined)
+
+
+def _float32(outputs):
+  return outputs.astype(jnp.float32)
+
+
+def _batch(config, dataset):
+  """A ShapeDtypeStruct of a batch as networks get it."""
+  dtype = dataset.x_train.dtype
+  shape = (config.batch_size, *dataset.x_train.shape[1:])
+  return jax.ShapeDtypeStruct(shape, np.float32 if dtype == np.uint8 else dtype)
+
+
+def _check(program, config, dataset):
+  """The training program's text; raises BadInput where there is none."""
+  inputs = jax.ShapeDtypeStruct(
+    (config.batch_size, *dataset.x_train.shape[1:]), dataset.x_train.dtype
+  )
+  key = jax.random.key(0)
+  split = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in dataset[:2]]
+  expected = (config.batch_size, dataset.num_classes)
+
+  def lower(program):
+    initialize, epoch, _, _ = compiled.compile_program(program)
+    state = jax.eval_shape(initialize, key)
+    outputs = jax.eval_shape(
+      lambda state, inputs: program.model.apply(
+        {'params': state.params, 'batch_stats': state.batch_stats},
+        program.to_inputs(inputs),
+        train=False,
+      ),
+      state,
+      inputs,
+    )
+    if outputs.shape != expected:
+      raise BadInput(
+        f'The model makes of a batch of {config.batch_size} an output of shape '
+        f'{outputs.shape}, but the labels have {dataset.num_classes} classes, so it must '
+        f'be {expected}: logits, one for each class.'
+      )
+    start, trained = (
+      initialize.lower(key),
+      epoch.lower(state, 0, *split, key, optimizers.rates(config)),
+    )
+    return start.as_text() + trained.as_text() + str(optimizers.rates(config))
+
+  with compiled.matmul_precision(config):
+    try:
+      return lower(program)
+    except BadInput:
+      raise
+    except Exception as error:  # Anybody's code: anything may come out of it.
+      _explain(lower, program, inputs)
+      raise BadInput(
+        f'The optimizer raises an error in a step of training ({type(error).__name__}: '
+        f'{sources.reason(error)}); give an optax transformation whose update takes '
+        'gradients, state and parameters and, if it asks for them, value, grad and '
+        'value_fn.'
+      ) from error
+
+
+def _explain(lower, program, inputs):
+  """Raises BadInput where a program cannot be lowered whatever its optimizer."""
+  try:
+    lower(program._replace(make_tx=lambda rates: optax.identity()))
+  except BadInput:
+    raise
+  except Exception as error:
+    said = f'{type(error).__name__}: {sources.reason(error)}'
+    raise BadInput(
+      f'The model raises an error when it is applied to inputs of shape {inputs.shape} and '
+      f'type {inputs.dtype} ({said}); give one that takes them (uint8 is scaled to [0, 1] '
+      'as float32, tokens are to be int32).'
+    ) from error
+
+
+def check_extremes(program, config, dataset):
+  """Raises BadInput where the untrained model cannot take the least or greatest inputs.
+
+  Of a token that an embedding has no row for it would make NaN, or silently take another
+  row.
+  """
+  initialize, *_ = compiled.compile_program(program)
+  state = initialize(jax.random.key(config.seed))
+  variables = {'params': state.params, 'batch_stats': state.batch_stats}
+  apply = functools.partial(forward, program, variables)
+  for name, x in (('x_train', dataset.x_train), ('x_test', dataset.x_test)):
+    flat = x.reshape(len(x), -1)
+    places = [int(flat.min(1).argmin()), int(flat.max(1).argmax())]
+    said = None
+    if np.issubdtype(x.dtype, np.signedinteger):
+      said = _index_fault(apply, x[places])
+    if not said and not np.isfinite(apply(x[places])).all():
+      said = 'before training its outputs for them are not finite numbers'
+    if said:
+      raise BadInput(
+        f'The model cannot take examples {places[0]} and {places[1]} of {name}, whose '
+        f'numbers go from {x.min()} to {x.max()} ({said}); give a model whose vocabulary '
+        'has all tokens, or inputs on a scale that it takes.'
+      )
+
+
+def _index_fault(apply, tokens):
+  """What is wrong with an index into an array that tokens lead to, or None."""
+  try:
+    found, _ = checkify.checkify(apply, errors=checkify.index_checks)(tokens)
+  except Exception:  # It cannot see through everything that a model may be made of.
+    return None
+  return sources.reason(found.get()) if found.get() else None
+
+
+def _unfitted(estimator):
+  """A copy of an estimator as it is before it is fitted, without its random_state."""
+  import sklearn.base  # slow to import
+
+  try:
+    return _seeded(sklearn.base.clone(estimator, safe=False), None)
+  except Exception as error:
+    raise BadInput(
+      f'{type(estimator).__name__} cannot be copied ({sources.reason(error)}); the '
+      'estimator must be one that copy.deepcopy takes, as those of scikit-learn do.'
+    ) from error
+
+
+def _seeded(estimator, seed):
+  """The estimator with every random_state the seed."""
+  if hasattr(estimator, 'get_params'):
+    names = [n for n in estimator.get_params() if n.split('__')[-1] == 'random_state']
+    estimator.set_params(**dict.fromkeys(names, seed))
+  return estimator
+
+
+def fit_estimator(estimator, x, y, seed):
+  """A clone of the estimator, fitted: inputs as rows, every random_state the seed."""
+  import sklearn.base  # slow to import
+
+  clone = _seeded(sklearn.base.clone(estimator, safe=False), seed)
+  try:
+    clone.fit(rows(x), np.array(y))
+  except MemoryError:
+    raise
+  except Exception as error:
+    raise BadInput(
+      f'{type(estimator).__name__} cannot be fitted to inputs of shape {rows(x).shape} '
+      f'({type(error).__name__}: {sources.reason(error)}); give one that takes them.'
+    ) from error
+  return clone
+
+
+def predict(estimator, x, num_classes):
+  """int64 (n,): the labels an estimator gives; raises BadInput where they are none."""
+  name = type(estimator).__name__
+  try:
+    found = np.asarray(estimator.predict(rows(x)))
+  except MemoryError:
+    raise
+  except Exception as error:
+    raise BadInput(
+      f'{name} cannot predict from inputs of shape {rows(x).shape} ('
+      f'{type(error).__name__}: {sources.reason(error)}); give one that does.'
+    ) from error
+  if found.shape != (len(x),) or found.dtype.kind not in 'biuf':
+    raise BadInput(
+      f'{name} predicts {found.dtype} of shape {found.shape} for {len(x):,} examples, but '
+      'predict must return one label, a whole number, for each.'
+    )
+  # Written so that what is not a number is none of them either.
+  wrong = ~((found >= 0) & (found < num_classes) & (found == np.floor(found)))
+  if wrong.any():
+    raise BadInput(
+      f'{name} predicts {found[wrong][0]:.6g} for an example, but a label is a whole '
+      f'number from 0 to {num_classes - 1}; give a classifier, which predicts labels.'
+    )
+  return found.astype(np.int64)
+
+
+def rows(x):
+  """A copy of the inputs, each a row: an estimator may write in it."""
+  return np.array(x, order='C').reshape(len(x), -1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def forward(program, variables, inputs):
+  """float32 (n, classes): logits of a Program's model, as evaluation computes them."""
+  return program.model.apply(variables, program.to_inputs(inputs), train=False)

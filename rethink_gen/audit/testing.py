@@ -1,0 +1,255 @@
+r"""Would this model fit random labels? The paper's randomization tests, of anybody's model.
+
+  python -m rethink_gen.audit --data=my.npz --model=my_package.my_module:make_model
+  python -m rethink_gen.audit --data=my.npz --estimator=sklearn.svm:SVC
+  python -m rethink_gen.audit --data=digits --model=mlp --learning_rate=0.1
+
+--data is an .npz file with x_train, y_train and perhaps x_test, y_test: examples along the
+first axis, labels 0, 1, ... Without a test set a fifth is held out. It can also be digits,
+or a TFDS data set such as cifar10. --model is MODULE:FUNCTION, where function(num_classes)
+makes a Flax linen module or a pair (init, apply); or one of the package's own models, by
+name. --estimator is MODULE:CLASS or MODULE:FUNCTION, which makes an object with fit and
+predict when it is called without arguments.
+
+The model is trained on the true labels, on labels with an increasing fraction replaced at
+random (uniformly over the classes, or with --random_labels=shuffled by the labels of other
+examples), and on inputs that are shuffled or replaced by noise, each with several seeds.
+The folder --workdir, by default one in runs/audit that is named after data and model, gets
+results.json, figure.png and report.html. The same command goes on where it stopped; more
+seeds or levels run only what is new.
+
+In Python: `rethink_gen.randomization_test(model, x_train, y_train, x_test, y_test)`.
+"""
+
+import math
+import numbers
+import pathlib
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pandas as pd
+from ml_collections import config_dict
+
+from rethink_gen import config as config_lib
+from rethink_gen import models
+from rethink_gen.audit import (
+  adapters,
+  randomizations,
+  report,
+  statistics,
+  trainings,
+  verdicts,
+)
+from rethink_gen.audit import folders as folders_lib
+from rethink_gen.errors import BadInput
+from rethink_gen.progress import no_progress, progress_bar
+from rethink_gen.theory import significance
+from rethink_gen.train import loading, workdirs
+
+NOISE_LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+FIT_ACCURACY = 0.99
+LEAST_STEPS, LEAST_EPOCHS = 3_000, 30  # by default as many epochs as make both
+
+
+class Result(NamedTuple):
+  """What a randomization test found; accuracies are fractions.
+
+  Attributes:
+    settings: what was trained on what, and how; of results.json.
+    levels: a dict a setup, over its seeds; its fields are those of `measure`.
+    rademacher: a dict, or None where training on random signs diverged; see
+      `measure_signs`. The empirical Rademacher complexity is at least its mean, but for the
+      chance of the draws.
+    verdict: sentences, which say no more than the numbers.
+    workdir: the folder that has report.html, results.json, figure.png and the runs.
+  """
+
+  settings: dict
+  levels: list
+  rademacher: dict | None
+  verdict: list
+  workdir: pathlib.Path
+
+  @property
+  def table(self):
+    """The levels as a DataFrame."""
+    return pd.DataFrame(self.levels).set_index('name')
+
+  def __str__(self):
+    return report.text(self)
+
+
+def randomization_test(
+  model,
+  x_train,
+  y_train,
+  x_test=None,
+  y_test=None,
+  *,
+  optimizer=None,
+  num_epochs=None,
+  batch_size=None,
+  noise_levels=NOISE_LEVELS,
+  random_labels='uniform',
+  seeds=3,
+  fit_accuracy=FIT_ACCURACY,
+  training_argument=None,
+  workdir=None,
+  progress=progress_bar,
+):
+  """Whether a model fits random labels, and what else Section 2 of the paper asks.
+
+  It is trained on the true labels; on labels of which some, and all, are random; on
+  inputs whose positions are permuted, all alike and each in its own way, and on Gaussian
+  inputs of the same mean and variance (`corruption.corrupt`); and on random signs, for the
+  empirical Rademacher complexity of the functions sign(f_1(x) - f_0(x)), as
+  `networks.sign_fit` has it. Training stops at the first evaluation, of which there is
+  one an epoch, with a training accuracy of `fit_accuracy`: then it fits.
+
+  A position is a pixel of images (n, h, w, c) or uint8 (n, h, w), a step of sequences
+  (n, steps, channels), a feature of vectors (n, d), whose Gaussian noise has the moments
+  of each feature, and otherwise those of each channel. Images (n, c, h, w) of at most four
+  channels and more than four pixels a side are known by that. Integers that are not uint8
+  are taken for tokens, which have no Gaussian.
+
+  Args:
+    model: a Flax linen module; or a pair of pure
+      functions, init(key, inputs) -> parameters and apply(parameters, inputs) -> logits;
+      or an object with fit and predict, as of scikit-learn, which gets its inputs as rows,
+      and whose random_state, if any, is the seed; or the name of a model of this package,
+      or a config of it, trained as `train.run` does.
+    x_train, x_test: arrays (n, ...). An estimator gets copies of their own type, uint8 as
+      0 to 255. A network gets float32, within [0, 1] from uint8, or int32 from integers.
+      Without a test set a fifth of the training examples is held out.
+    y_train, y_test: integers (n,), the classes 0, 1, ..., each in y_train.
+    optimizer: an optax transformation; by default Adam with learning rate 0.001, and for
+      the package's models what their config says. It may ask for the loss, as
+      optax.lbfgs() does. An estimator takes no optimizer, num_epochs or batch_size.
+    num_epochs: at most so many; by default as make 3,000 steps, and at least 30, or what a
+      config says.
+    batch_size: by default 128, or less of less data, or what a config says.
+    noise_levels: probabilities that a label is replaced by a random one; 0 and 1 are always
+      among them.
+    random_labels: 'uniform', each class as likely, or 'shuffled', the labels of other
+      training examples, which keeps the frequencies of the classes.
+    seeds: how many: 0, 1, ..., each of the training and of the corruption.
+    fit_accuracy: the training accuracy that counts as a fit.
+    training_argument: the name of the argument of a module's call, or of its field, that
+      says whether it is being trained; by default one of `adapters.TRAINING`.
+    workdir: a folder for the runs and the report; by default one in runs/audit named
+      after all that decides what training gives: the data, the settings, and the model
+      with its code.
+    progress: as for `train.run`; None: nothing is shown.
+
+  Returns:
+    A Result. Of runs that are finished in the folder nothing is run again. Where an
+    estimator cannot be fitted to one of the setups the others stand, and the verdict says
+    so.
+
+  Raises:
+    BadInput: for what cannot be tested, be it that the first fit fails or predicts no
+      labels; no result was written then.
+    train.Interrupted: after SIGTERM or SIGINT; the same call goes on.
+  """
+  dataset, held_out = randomizations.make_dataset(x_train, y_train, x_test, y_test)
+  dataset = adapters.adapt(model, dataset)
+  config = make_config(model, dataset, num_epochs, batch_size, fit_accuracy)
+  setups = randomizations.make_setups(noise_levels, dataset.x_train, random_labels)
+  if not _is_count(seeds) or seeds < 1:
+    raise BadInput(f'seeds is {seeds!r}, but it must be how many, 1 or more.')
+  seeds, fit_accuracy = int(seeds), config.stop_at_train_accuracy
+  randomizations.warn_of_layout(dataset.x_train)
+  learner = adapters.make_learner(model, dataset, optimizer, config, training_argument)
+  workdir = folders_lib.open_folder(workdir, learner, dataset, random_labels)
+  with workdirs.only_writer(workdir):
+    runs = trainings.run_all(
+      learner, dataset, setups, seeds, workdir, progress or no_progress
+    )
+  *ordinary, signs = setups
+  groups = significance.group_inputs(dataset.x_train)
+  levels = [
+    statistics.measure(setup, dataset, groups, runs[setup.name], fit_accuracy)
+    for setup in ordinary
+  ]
+  statistics.compare(levels)
+  statistics.correct(levels)
+  settings = statistics.describe_settings(learner, dataset, held_out, seeds) | {
+    'random_labels': random_labels,
+    'tests': sum(level['p_adjusted'] is not None for level in levels),
+    'repeated_inputs': int((np.bincount(groups)[groups] > 1).sum()),
+    'limits': verdicts.limits(model, learner.config, optimizer, dataset.num_classes),
+  }
+  result = Result(
+    settings=settings,
+    levels=levels,
+    rademacher=statistics.measure_signs(learner, runs[signs.name], dataset, seeds),
+    verdict=[],
+    workdir=workdir,
+  )
+  verdict = [*statistics.describe_failures(setups, runs), *verdicts.verdict(result)]
+  result = result._replace(verdict=verdict)
+  report.write(result, runs)
+  return result
+
+
+def _is_count(value):
+  return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+# How it is trained, and where.
+
+
+def make_config(model, dataset, num_epochs, batch_size, fit_accuracy):
+  """The config of the loop; of the package's own models, theirs."""
+  for name, value in (('num_epochs', num_epochs), ('batch_size', batch_size)):
+    if adapters.is_estimator(model) and value is not None:
+      raise BadInput(
+        f'{name} is {value!r}, but {type(model).__name__} is fitted by its own method fit; '
+        f'leave {name} out.'
+      )
+  is_config = isinstance(model, config_dict.ConfigDict)
+  config = model.copy_and_resolve_references() if is_config else config_lib.default()
+  if isinstance(model, str):
+    if model not in models.MODELS:
+      raise BadInput(
+        f'There is no model {model!r}; the package has {", ".join(models.MODELS)}.'
+      )
+    config.model.name = model
+  devices = jax.device_count()
+  if dataset.num_train < devices:
+    raise BadInput(
+      f'There are {dataset.num_train} training examples and {devices} devices, which '
+      'share a batch; give at least one example for each.'
+    )
+  if batch_size is None and is_config:
+    batch_size = config.batch_size
+  elif batch_size is None:
+    batch_size = min(config.batch_size, dataset.num_train) // devices * devices
+  if num_epochs is None and is_config:
+    num_epochs = config.num_epochs
+  elif num_epochs is None and isinstance(batch_size, numbers.Integral) and batch_size > 0:
+    steps_per_epoch = max(1, dataset.num_train // batch_size)
+    num_epochs = max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / steps_per_epoch))
+  given = {
+    'batch_size': batch_size,
+    'num_epochs': num_epochs,
+    'stop_at_train_accuracy': fit_accuracy,
+  }
+  for field, value in given.items():
+    accepts, words = config_lib.ACCEPTED[field]
+    name = 'fit_accuracy' if field == 'stop_at_train_accuracy' else field
+    is_kind = (
+      isinstance(value, numbers.Real) if name == 'fit_accuracy' else _is_count(value)
+    )
+    if not is_kind or not accepts(value):
+      raise BadInput(f'{name} is {value!r}, but it must be {words}.')
+    config[field] = float(value) if name == 'fit_accuracy' else int(value)
+  if config.batch_size % devices:
+    raise BadInput(
+      f'batch_size is {config.batch_size}, but it must be a multiple of the {devices} '
+      'devices that share each batch.'
+    )
+  loading.check_batch(config, dataset.num_train)
+  config.eval_every = 1
+  return config

@@ -1,0 +1,165 @@
+"""The trainings of an audit, each in its folder."""
+
+import contextlib
+import functools
+import json
+import shutil
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from rethink_gen import files
+from rethink_gen.audit import adapters, randomizations
+from rethink_gen.errors import BadInput
+from rethink_gen.text import format_duration, format_percent
+from rethink_gen.train import compiled, loop, metrics, networks, summaries
+
+# The runs.
+
+
+class Training(NamedTuple):
+  """One training, as its folder has it."""
+
+  summary: dict  # of `summaries.summarize`; of one that failed its status and reason alone
+  records: list  # the evaluations; none of an estimator
+  predictions: np.ndarray | None  # int64 (m,) of the test set, of signs of the training set
+
+
+def run_all(learner, dataset, setups, seeds, workdir, progress):
+  """{setup name: [Run of each seed]}; what the folder has is not run again.
+
+  A setup whose fit fails is a Run with the status failed, which the folder does not keep;
+  where there is no other run it raises BadInput.
+  """
+  program = learner.program
+  steps = program.steps_per_epoch * learner.config.num_epochs if program else 1
+  jobs = [(setup, seed) for seed in range(seeds) for setup in setups]
+  folders = [workdir / 'runs' / setup.name / f'seed_{seed}' for setup, seed in jobs]
+  runs = {setup.name: [] for setup in setups}
+  first = sum((folder / 'summary.json').exists() for folder in folders)
+  with progress(len(jobs) * steps, first * steps) as (update, say):
+    done = first
+    for (setup, seed), folder in zip(jobs, folders, strict=True):
+      new = not (folder / 'summary.json').exists()
+      if new:
+        folder.mkdir(parents=True, exist_ok=True)
+        shown = _part(update, done * steps, f'{setup.name}, seed {seed}')
+        done += 1
+        try:
+          train(learner, dataset, setup, seed, folder, shown)
+        except BadInput as error:
+          if not any(folder.iterdir()):
+            folder.rmdir()
+          if not any(runs.values()):
+            raise
+          found = Training({'status': 'failed', 'reason': str(error)}, [], None)
+      if not new or folder.exists():
+        found = read_run(folder)
+      runs[setup.name].append(found)
+      if new:
+        say(f'{done}/{len(jobs)}  {_line(setup, seed, found)}', done * steps)
+  return runs
+
+
+def _line(setup, seed, run):
+  summary = run.summary
+  if summary['status'] == 'failed':
+    return f'{setup.name:<16}  seed {seed}  failed: {summary["reason"]}'
+  line = f'{setup.name:<16}  seed {seed}  {format_duration(summary["seconds"]):>6}'
+  if summary['status'] == 'diverged':
+    return f'{line}  diverged'
+  accuracy = format_percent(summary['train_accuracy'])
+  return f'{line}  train {accuracy}  test {format_percent(summary["test_accuracy"])}'
+
+
+def _part(update, done, description):
+  """Progress of a run within that of all; its own lines are not shown."""
+
+  @contextlib.contextmanager
+  def progress(*_):
+    def show(step, _, loss, accuracy):
+      update(done + step, description, loss, accuracy)
+
+    yield show, lambda *_: None
+
+  return progress
+
+
+def read_run(folder):
+  """The Run of a folder."""
+  try:
+    summary = json.loads((folder / 'summary.json').read_text())
+    predictions = None
+    if summary['status'] != 'diverged':
+      predictions = np.load(folder / 'predictions.npy')
+  except (OSError, ValueError, EOFError) as error:
+    raise BadInput(
+      f'The run in {folder} is damaged; delete this folder and it is run again.'
+    ) from error
+  return Training(summary, metrics.read_records(folder), predictions)
+
+
+def train(learner, dataset, setup, seed, folder, progress):
+  """Trains once, and leaves summary.json and predictions.npy, and no parameters."""
+  started = time.monotonic()
+  data = randomizations.randomize(dataset, setup, seed)
+  changed = float((data.y_train != dataset.y_train).mean())
+  config = learner.config.copy_and_resolve_references()
+  is_signs = setup.mode == 'random_signs'
+  config.update({'seed': seed})
+  config.corruption.update({'mode': setup.mode, 'seed': seed})
+  config.corruption.label_noise = setup.label_noise
+  config.dataset.name, config.model.name = 'audit', learner.name
+  looked_at = data.x_train if is_signs else data.x_test
+  if is_signs:
+    config.stop_at_train_accuracy = 1.0  # the supremum is looked for, not a threshold
+  if learner.program:
+    outcome = loop.learn(config, data, folder, started, progress, learner.program)
+    summary = summaries.summarize(config, data, changed, *outcome)
+    state, _, status = outcome
+    if status == 'complete':
+      logits = compute_logits(learner, state, looked_at)
+      predictions = (logits[:, :2] if is_signs else logits).argmax(-1)
+  else:
+    classes = 2 if is_signs else data.num_classes
+    fitted = adapters.fit_estimator(learner.estimator, data.x_train, data.y_train, seed)
+    found = [adapters.predict(fitted, x, classes) for x in (data.x_train, data.x_test)]
+    predictions = found[0] if is_signs else found[1]
+    summary = summarize_estimator(data, setup, changed, found, seed, started)
+  if summary['status'] == 'complete':
+    np.save(folder / 'predictions.npy', predictions)
+  files.write_json(folder / 'summary.json', summary)  # the last: now it is complete
+  shutil.rmtree(folder / 'checkpoints', ignore_errors=True)
+
+
+def compute_logits(learner, state, inputs):
+  """float32 (n, classes): logits of a trained State."""
+  variables = {'params': state.params, 'batch_stats': state.batch_stats}
+  forward = functools.partial(adapters.forward, learner.program, variables)
+  with compiled.matmul_precision(learner.config):
+    return networks.in_batches(forward, inputs)
+
+
+def summarize_estimator(data, setup, changed, predictions, seed, started):
+  """The fields of `summaries.summarize` that an estimator has.
+
+  predictions are those of the training and of the test examples.
+  """
+  train_accuracy, test_accuracy = (
+    float((own == labels).mean())
+    for own, labels in zip(predictions, (data.y_train, data.y_test), strict=True)
+  )
+  return {
+    'status': 'complete',
+    'corruption': setup.mode,
+    'label_noise': setup.label_noise,
+    'labels_changed': changed,
+    'train_accuracy': train_accuracy,
+    'test_accuracy': test_accuracy,
+    'steps_to_fit': None,
+    'num_params': None,
+    'seconds': time.monotonic() - started,
+    'device': summaries.describe_device(),
+    'seed': seed,
+  }

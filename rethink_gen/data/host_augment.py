@@ -1,0 +1,165 @@
+"""One image: decoded, cropped, resized, distorted. NumPy and Pillow, on the host.
+
+As TensorFlow's Inception preprocessing (slim's inception_preprocessing.py), but for this:
+Pillow averages over the pixels that a pixel of a smaller image covers, where TensorFlow
+looks at four of them; it always resizes bilinearly, where slim, unless in its fast mode,
+draws for each training image one of bilinear, nearest-neighbor, bicubic and area resizing;
+a crop need not cover a tenth of an object's box, for TFDS has no boxes; and what comes out
+is rounded to uint8.
+"""
+
+import io
+import math
+
+import numpy as np
+from PIL import Image
+
+AREA = (0.05, 1.0)  # of a random crop, as a fraction of the image's
+ASPECT = (3 / 4, 4 / 3)  # its width over its height
+
+
+def decode(encoded, size, choose_box=None):
+  """The image in a file's bytes, cropped and resized: uint8 (size, size, 3).
+
+  Gray images, CMYK and palettes become RGB. The resizing is bilinear and does not keep the
+  aspect ratio. A JPEG at least twice as large as needed is decoded at a half, a quarter or
+  an eighth of its size, which is faster.
+
+  Args:
+    encoded: the bytes of a JPEG, a PNG or whatever else Pillow reads.
+    size: side of the result, in pixels.
+    choose_box: from (width, height) to the crop (left, top, right, bottom), all in pixels;
+      by default `center_box`.
+
+  Raises:
+    Exception: of several kinds, when the bytes are no image or a damaged one.
+  """
+  with Image.open(io.BytesIO(encoded)) as image:
+    box = (choose_box or center_box)(*image.size)
+    full_width, full_height = image.size
+    wanted = (
+      size * full_width / (box[2] - box[0]),
+      size * full_height / (box[3] - box[1]),
+    )
+    drafted = image.draft('RGB', wanted)  # None if it is no JPEG
+    scale = drafted[1][2] / full_width if drafted else 1
+    box = [edge * scale for edge in box]
+    resampling = Image.Resampling.BILINEAR
+    return np.asarray(image.convert('RGB').resize((size, size), resampling, box))
+
+
+def center_box(width, height):
+  """The middle 87.5 % of each side: (left, top, right, bottom), in pixels."""
+  left, top = width // 16, height // 16
+  return left, top, width - left, height - top
+
+
+def random_box(width, height, uniform):
+  """A crop whose area and aspect ratio lie in AREA and ASPECT, as nearly as pixels allow.
+
+  The aspect ratio is uniform, then the height among those that fit, then the place: as
+  slim's `distorted_bounding_box_crop`. Where no crop is large enough and fits, as in an
+  image twenty times as wide as it is high, it is the whole image.
+
+  Args:
+    width, height: of the image, in pixels.
+    uniform: float64 (4,), from 0 to below 1.
+
+  Returns:
+    (left, top, right, bottom), in whole pixels.
+  """
+  aspect = ASPECT[0] + uniform[0] * (ASPECT[1] - ASPECT[0])
+  lowest = math.ceil(math.sqrt(AREA[0] * width * height / aspect))
+  highest = min(height, int(width / aspect))
+  if lowest > highest:
+    return 0, 0, width, height
+  crop_height = lowest + int(uniform[1] * (highest - lowest + 1))
+  crop_width = min(width, max(1, round(crop_height * aspect)))
+  top = int(uniform[2] * (height - crop_height + 1))
+  left = int(uniform[3] * (width - crop_width + 1))
+  return left, top, left + crop_width, top + crop_height
+
+
+def jitter(image, uniform):
+  """Brightness, saturation, hue and contrast changed, in one of four orders.
+
+  Args:
+    image: uint8 (h, w, 3).
+    uniform: float64 (5,), from 0 to below 1: one for each of COLOUR, one for the order.
+
+  Returns:
+    uint8 (h, w, 3). Only the end result is clipped.
+  """
+  planes = np.multiply(
+    image.transpose(2, 0, 1), np.float32(1 / 255), dtype=np.float32, order='C'
+  )
+  for number in ORDERS[int(uniform[4] * len(ORDERS))]:
+    change, low, high = COLOUR[number]
+    change(planes, np.float32(low + uniform[number] * (high - low)))
+  planes *= 255
+  planes.clip(0, 255, out=planes)
+  return np.stack(list(np.rint(planes, out=planes).astype(np.uint8)), -1)
+
+
+# These four change float32 (3, h, w), black at 0 and white at 1, where it lies: new arrays
+# of this size would take longer than the arithmetic.
+
+
+def brighten(planes, amount):
+  """Adds the amount, as tf.image.adjust_brightness."""
+  planes += amount
+
+
+def saturate(planes, factor):
+  """Multiplies the saturation of HSV, to at most 1, as tf.image.adjust_saturation."""
+  high = planes.max(0)
+  # Saturation is (high - low) / high, so above high / (high - low) the factor is too large.
+  factors = np.maximum(high - planes.min(0), np.float32(1e-6))
+  np.divide(high, factors, out=factors)
+  factors.clip(0, factor, out=factors)
+  planes -= high
+  planes *= factors
+  planes += high
+
+
+def turn_hue(planes, turns):
+  """Adds to the hue of HSV, which is counted in turns, as tf.image.adjust_hue."""
+  red, green, blue = planes
+  high = planes.max(0)
+  span = np.maximum(high - planes.min(0), np.float32(1e-6))
+  # The hue in sixths of a turn: 0 red, 2 green, 4 blue.
+  hue = (red - green) / span + 4
+  part = (blue - red) / span + 2
+  np.copyto(hue, part, where=high == green)
+  np.subtract(green, blue, out=part)
+  part /= span
+  np.copyto(hue, part, where=high == red)
+  # A color lacks red in the third sixth and the fourth, fades in before, out behind:
+  # span * clip(min(k, 4 - k), 0, 1), with k = 5 + hue modulo 6; others alike.
+  for plane, offset in zip(planes, (5, 3, 1), strict=True):
+    np.add(hue, np.float32(offset + 6 * turns), out=part)
+    part /= 6
+    part -= np.floor(part, out=plane)
+    part *= 6
+    np.minimum(part, np.subtract(4, part, out=plane), out=part)
+    part.clip(0, 1, out=part)
+    part *= span
+    np.subtract(high, part, out=plane)
+
+
+def contrast(planes, factor):
+  """Stretches each channel about its mean, as tf.image.adjust_contrast."""
+  mean = planes.mean((1, 2), keepdims=True)
+  planes -= mean
+  planes *= factor
+  planes += mean
+
+
+COLOUR = (
+  (brighten, -32 / 255, 32 / 255),
+  (saturate, 0.5, 1.5),
+  (turn_hue, -0.2, 0.2),
+  (contrast, 0.5, 1.5),
+)
+# Slim's four, of the 24 there are.
+ORDERS = ((0, 1, 2, 3), (1, 0, 3, 2), (3, 2, 0, 1), (2, 1, 3, 0))

@@ -1,0 +1,1 @@
+"""Operations on arrays: convolution, pooling, normalization. No parameters, no modules."""

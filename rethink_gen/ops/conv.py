@@ -1,0 +1,93 @@
+"""Convolution."""
+
+import contextlib
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from rethink_gen.ops import blocked_conv
+
+DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
+
+# Of a convolution of a batch: below, blocks gain some milliseconds a step, and take seconds
+# longer to compile.
+FEWEST_MULTIPLICATIONS = 100_000_000
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve(x, kernel, stride, padding):
+  return lax.conv_general_dilated(
+    x, kernel, (stride, stride), padding, dimension_numbers=DIMENSIONS
+  )
+
+
+def _convolve_forward(x, kernel, stride, padding):
+  return _convolve(x, kernel, stride, padding), (x, kernel)
+
+
+def _convolve_backward(stride, padding, saved, gradient):
+  """Both gradients as forward convolutions in the one order of dimensions that is fast."""
+  x, kernel = saved
+  # What stride and padding leave unused at the far end of the input gets no gradient.
+  unused = [
+    n + low + high - (stride * (m - 1) + k)
+    for n, k, m, (low, high) in zip(
+      x.shape[1:3], kernel.shape[:2], gradient.shape[1:3], padding, strict=True
+    )
+  ]
+  sides = list(zip(kernel.shape[:2], padding, unused, strict=True))
+  # Input: the dilated gradient against the flipped kernel with its channels swapped.
+  x_gradient = lax.conv_general_dilated(
+    gradient,
+    jnp.flip(kernel, (0, 1)).swapaxes(2, 3),
+    (1, 1),
+    [(k - 1 - low, k - 1 - high + rest) for k, (low, high), rest in sides],
+    lhs_dilation=(stride, stride),
+    dimension_numbers=DIMENSIONS,
+  )
+  # Kernel: the input against the dilated gradient, channels and batch exchanged.
+  kernel_gradient = lax.conv_general_dilated(
+    x.transpose(3, 1, 2, 0),
+    gradient.transpose(1, 2, 0, 3),
+    (1, 1),
+    [(low, high - rest) for _, (low, high), rest in sides],
+    rhs_dilation=(stride, stride),
+    dimension_numbers=DIMENSIONS,
+  ).transpose(1, 2, 0, 3)
+  return x_gradient, kernel_gradient
+
+
+_convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+def convolve(x, kernel, stride=1, padding='SAME'):
+  """Convolution, padding SAME or VALID: (n, h, w, c), (k, l, c, d) -> (n, h', w', d)."""
+  if kernel.shape[:2] == (1, 1) and stride == 1:
+    # As matrices: autodiff's product over several dimensions XLA transposes first, slowly.
+    y = x.reshape(-1, x.shape[-1]) @ kernel[0, 0]
+    return y.reshape(*x.shape[:-1], -1)
+  pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), padding)
+  how = blocked_conv.convolve if in_blocks(x, kernel, stride) else _convolve
+  return how(x, kernel, stride, tuple(pads))
+
+
+def in_blocks(x, kernel, stride):
+  """Where XLA's own convolution is slow; over several devices blocks would be gathered."""
+  multiplications = x.size * kernel.size // (x.shape[-1] * stride**2)
+  on_one_cpu = jax.default_backend() == 'cpu' and jax.device_count() == 1
+  return on_one_cpu and multiplications >= FEWEST_MULTIPLICATIONS and not _WHOLE
+
+
+_WHOLE = []
+
+
+@contextlib.contextmanager
+def whole():
+  """In it convolutions are left whole, for those who count what XLA would do elsewhere."""
+  _WHOLE.append(True)
+  try:
+    yield
+  finally:
+    _WHOLE.pop()

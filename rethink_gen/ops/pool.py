@@ -1,0 +1,66 @@
+"""Max-pooling."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def max_pool(x, padding='SAME'):
+  """3x3 max-pooling with stride 2, padding SAME or VALID: (n, h, w, c) -> (n, h', w', c).
+
+  Along one side after the other, which is the same maximum. Where values tie along a side,
+  the gradient is shared among them; after a ReLU nearly all ties are zeros, whose gradient
+  is stopped there.
+  """
+  return _pool_along(1, padding, _pool_along(2, padding, x))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _pool_along(axis, padding, x):
+  """The maximum of every three neighbors along an axis, with stride 2."""
+  first, second, third, _ = _threes(axis, padding, x)
+  return jnp.maximum(jnp.maximum(first, second), third)
+
+
+def _pool_along_forward(axis, padding, x):
+  pooled = _pool_along(axis, padding, x)
+  return pooled, (x, pooled)
+
+
+def _pool_along_backward(axis, padding, saved, gradient):
+  """Positions at even places are the first of one three and the third of another.
+
+  So the gradient of the even places and that of the odd ones are sums of whole arrays, of
+  which the places are then taken in turn.
+  """
+  x, pooled = saved
+  *threes, low = _threes(axis, padding, x)
+  largest = [three == pooled for three in threes]
+  share = gradient / sum(each.astype(gradient.dtype) for each in largest)
+  first, second, third = (jnp.where(each, share, 0) for each in largest)
+  even = _pad_along(axis, first, 0, 1) + _pad_along(axis, third, 1, 0)
+  both = jnp.stack([even, _pad_along(axis, second, 0, 1)], axis + 1)
+  whole = both.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
+  return (lax.slice_in_dim(whole, low, low + x.shape[axis], axis=axis),)
+
+
+_pool_along.defvjp(_pool_along_forward, _pool_along_backward)
+
+
+def _threes(axis, padding, x):
+  """(first, second and third of every three along the axis, the padding before them)."""
+  ((low, high),) = lax.padtype_to_pads((x.shape[axis],), (3,), (2,), padding)
+  count = (x.shape[axis] + low + high - 3) // 2 + 1
+  padded = _pad_along(axis, x, low, 2 * count + 2 - x.shape[axis] - low, -jnp.inf)
+  first, second, third = (
+    lax.slice_in_dim(padded, start, start + 2 * count - 1, 2, axis) for start in range(3)
+  )
+  return first, second, third, low
+
+
+def _pad_along(axis, x, before, after, value=0):
+  sides = [(0, 0)] * x.ndim
+  sides[axis] = (before, after)
+  return jnp.pad(x, sides, constant_values=value)

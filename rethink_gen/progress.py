@@ -1,0 +1,73 @@
+"""How far a run is: a bar on a terminal, lines elsewhere."""
+
+import contextlib
+import time
+
+import rich.console
+import rich.progress
+import rich.table
+
+from rethink_gen.text import format_duration, shorten
+
+# Columns of the progress bar besides what it says: 4 of the bar, 8 of the time left, 4 of
+# 'left', 4 between them.
+REST_OF_BAR = 20
+
+
+@contextlib.contextmanager
+def progress_bar(total_steps, first_step, title=''):
+  """Yields update(step, epoch, loss, accuracy) and say(line, step): a bar, or lines.
+
+  The time left is to the last step; a run that stops at a training accuracy ends sooner.
+  With a title, which says what is running, nothing but the bar is shown.
+  """
+  console = rich.console.Console(soft_wrap=True, highlight=False)
+  if not console.is_terminal:
+    started = time.monotonic()
+
+    def say(line, step=None):
+      if title:
+        return
+      if step and step > first_step:
+        pace = (time.monotonic() - started) / (step - first_step)
+        line += f'  at most {format_duration(pace * (total_steps - step))} left'
+      print(line, flush=True)
+
+    yield (lambda *_: None), say
+    return
+
+  whole = rich.table.Column(no_wrap=True)  # where the bar yields, figures do not
+  count = '' if title else '{task.completed:,}/{task.total:,} steps'
+  columns = (
+    '{task.description}',
+    rich.progress.BarColumn(bar_width=None),
+    count + '{task.fields[figures]}',
+    rich.progress.TimeRemainingColumn(compact=True, table_column=whole),
+    'left',
+  )
+  with rich.progress.Progress(
+    *columns, console=console, transient=True, expand=True
+  ) as bar:
+    task = bar.add_task('', total=total_steps, figures='')
+    count_width = len(count and f'{total_steps:,}/{total_steps:,} steps')
+
+    def show(step, description, figures):
+      # Rich would cut all columns alike, the time left too.
+      room = console.width - len(description) - count_width - REST_OF_BAR
+      if len(figures) + min(len(title), 16) > room:
+        figures = ''
+      shown = shorten(title, max(room - len(figures) - 2, 0))
+      description = '  '.join(filter(None, (shown, description)))
+      bar.update(task, completed=step, description=description, figures=figures)
+
+    def update(step, description, loss, accuracy):
+      show(step, description, f'  loss {loss:.4f}  train {accuracy:.2%} ')
+
+    show(first_step, 'compiling', '')
+    yield update, lambda line, step=None: None if title else bar.console.print(line)
+
+
+@contextlib.contextmanager
+def no_progress(*_):
+  """Progress that nobody sees, with the interface of `progress`."""
+  yield (lambda *_: None), (lambda *_: None)

@@ -1,0 +1,69 @@
+"""Tables of results as text."""
+
+from rethink_gen.text import format_duration
+from rethink_gen.train import summaries
+
+
+def make_table(columns, entries):
+  """(header, lines) of text: the paper's number, ours and the difference, if there are."""
+  header = ['row']
+  for column, (label, unit, _) in columns.items():
+    with_unit = f'{label} ({unit})' if unit else label
+    if any(column in entry['paper'] for entry in entries):
+      header += [f'{with_unit}: paper', 'ours', 'difference']
+    else:
+      header.append(with_unit)
+  header += ['seeds', 'time', 'remark']
+  lines = []
+  for entry in entries:
+    line = [entry['name']]
+    for column, (_, unit, form) in columns.items():
+      ours = number(entry['ours'][column], unit, form)
+      if (deviation := entry['std'][column]) is not None:
+        ours += f' ± {deviation:{form.lstrip("+")}}'
+      if any(column in other['paper'] for other in entries):
+        difference = entry['difference'].get(column)
+        line.append(number(entry['paper'].get(column), unit, form))
+        line += [ours, number(difference, '', '+.2f')]
+      else:
+        line.append(ours)
+    remark = [] if entry['status'] == 'complete' else [entry['status']]
+    remark += [entry['note']] if entry['note'] else []
+    remark += (
+      [f'dead: {summaries.list_layers(dead)}'] if (dead := entry['dead_layers']) else []
+    )
+    line += [
+      str(len(entry['seeds'])),
+      format_duration(entry['seconds']),
+      '; '.join(remark),
+    ]
+    lines.append(line)
+  if not any(line[-1] for line in lines):
+    header.pop()
+    lines = [line[:-1] for line in lines]
+  return header, lines
+
+
+def number(value, unit, form):
+  """A number as the tables show it; what is not quite 100 % is not rounded to it."""
+  if value is None:
+    return '–'
+  if unit == '%' and 99.99 < value < 100:
+    return '99.99'
+  sign = '+' if form.startswith('+') else ''
+  return f'{float(value):{sign}z{form.removeprefix("+")}}'  # z: no -0.00
+
+
+def to_markdown(header, lines):
+  header, *lines = (
+    [cell.replace('|', r'\|') for cell in line] for line in (header, *lines)
+  )
+  widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+
+  def join(cells):
+    first, *rest = zip(cells, widths, strict=True)
+    padded = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]
+    return f'| {" | ".join(padded)} |\n'
+
+  rule = ['-' * widths[0], *('-' * (width - 1) + ':' for width in widths[1:])]
+  return join(header) + join(rule) + ''.join(map(join, lines))

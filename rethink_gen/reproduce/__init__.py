@@ -1,0 +1,1 @@
+"""Artifacts of the paper and studies that followed it, from runs to reports."""

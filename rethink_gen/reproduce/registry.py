@@ -1,0 +1,6 @@
+"""Everything that `--artifact` can name."""
+
+from rethink_gen.paper import PAPER
+from rethink_gen.studies import STUDIES
+
+ARTIFACTS = PAPER | STUDIES

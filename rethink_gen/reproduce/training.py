@@ -1,0 +1,128 @@
+"""Rows that are training runs: a named config, changed, trained by `rethink_gen.train`."""
+
+import functools
+
+import jax
+
+from rethink_gen import config as config_lib
+from rethink_gen import train
+from rethink_gen.data import sources
+from rethink_gen.progress import progress_bar
+from rethink_gen.text import format_percent
+from rethink_gen.train import loading, vmapped, workdirs
+from rethink_gen.train import summaries as summaries_lib
+
+RUNS_AT_ONCE = 16
+
+# Seconds a training example, all in, on two CPU cores: (data set, model). Only until the
+# folder has a finished run of the same kind, whose own pace then counts.
+PACES = {
+  ('cifar10', 'mlp'): 1 / 12_000,
+  ('cifar10', 'alexnet'): 1 / 600,
+  ('cifar10', 'inception'): 1 / 80,
+  ('digits', 'mlp'): 1 / 400,
+  ('digits', 'alexnet'): 1 / 200,
+  ('digits', 'inception'): 1 / 50,
+  ('generated_images', 'inception_v3'): 1 / 5,
+  ('imagenet2012', 'inception_v3'): 1.0,
+}
+
+
+def make_settings(row, seed):
+  """The ConfigDict of a row; the seed is that of the run and of the corruption."""
+  config = config_lib.named(row.config)
+  config.update_from_flattened_dict(row.changes)
+  config.seed = config.corruption.seed = seed
+  return config
+
+
+def check(job, folder):
+  """Raises BadInput where `run` would."""
+  config = job.settings
+  config_lib.validate(config)
+  workdirs.check_workdir(config, folder.absolute())
+  if config.dataset.streaming:
+    loading.load(config)  # opens it, and decodes nothing
+  else:
+    _load_once(config.dataset.name, config.dataset.data_dir, config.dataset.path)
+
+
+_load_once = functools.cache(lambda *data_set: bool(sources.load(*data_set)))
+
+
+def run(job, folder, title):
+  """The summary of the run; raises what `train.run` raises."""
+  return train.run(job.settings, folder, functools.partial(progress_bar, title=title))
+
+
+def run_together(jobs, title):
+  """{folder: summary} of a group of jobs; raises what `vmapped.run` raises."""
+  configs = {folder.absolute(): job.settings for folder, job in jobs.items()}
+  progress = functools.partial(progress_bar, title=title)
+  summaries = vmapped.run(configs, progress)
+  return {folder: summaries[folder.absolute()] for folder in jobs}
+
+
+def group(job, runs_at_once):
+  """(key, most): runs of one key can train together, and at most so many should.
+
+  Args:
+    job: of the grid.
+    runs_at_once: what the user asks for, or None: MLPs leave an accelerator idle, and so
+      train together there; two CPU cores are busy with one run (`benchmarks.growth`).
+  """
+  config = job.settings
+  if vmapped.obstacle(config):
+    return None, 1
+  pays = config.model.name == 'mlp' and jax.default_backend() != 'cpu'
+  most = runs_at_once or (RUNS_AT_ONCE if pays else 1)
+  return tuple(vmapped.shared(config).items()), most
+
+
+def describe(summary):
+  """A finished run in a few words."""
+  if summary['status'] == 'diverged':
+    return f'diverged at step {summary["steps"]:,}'
+  train_accuracy = format_percent(summary['train_accuracy'])
+  said = f'train {train_accuracy}  test {format_percent(summary["test_accuracy"])}'
+  dead = summary.get('dead_layers')
+  return f'{said}  dead: {summaries_lib.list_layers(dead)}' if dead else said
+
+
+def plan(job):
+  config = job.settings
+  return f'at most {config.num_epochs} epochs of {num_train(config):,} examples'
+
+
+def expected_seconds(job, jobs, seconds):
+  """What a run will take: the examples it may see at most, times seconds an example.
+
+  These are of the finished runs (those in `seconds`) of the same model on the same number
+  of examples, else of the same model, else PACES. Runs that ended early, once they fitted,
+  so make the estimate fall.
+  """
+  config = job.settings
+  same_model = [
+    (seconds[folder], other.settings)
+    for folder, other in jobs.items()
+    if folder in seconds and other.kind is job.kind and _kind(other) == _kind(job)
+  ]
+  same_size = [found for found in same_model if num_train(found[1]) == num_train(config)]
+  finished = same_size or same_model
+  if not finished:
+    return work(config) * PACES[config.dataset.name, config.model.name]
+  took, saw = sum(s for s, _ in finished), sum(work(other) for _, other in finished)
+  return work(config) * took / saw
+
+
+def _kind(job):
+  return job.settings.dataset.name, *job.settings.model.values()
+
+
+def num_train(config):
+  return config.dataset.num_train or sources.SIZES[config.dataset.name][0]
+
+
+def work(config):
+  """The most training examples that a run may see."""
+  return num_train(config) * config.num_epochs

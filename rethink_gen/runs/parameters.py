@@ -1,0 +1,62 @@
+"""The parameters of a run in a file for other programs."""
+
+import io
+import json
+import pathlib
+
+import jax
+import numpy as np
+
+from rethink_gen import files as files_lib
+from rethink_gen import paths
+from rethink_gen.errors import BadInput
+from rethink_gen.runs import opening
+
+
+def export(run, path):
+  """Writes the parameters and running statistics of a `Run` into a new file.
+
+  Args:
+    run: as `open` gives it.
+    path: ends in .npz or .safetensors. The arrays are called as params/Dense_0/kernel and
+      batch_stats/...; safetensors also gets the config and the step, as metadata.
+
+  Raises:
+    BadInput: for another ending, a file that is there, or a run without a checkpoint.
+  """
+  path = pathlib.Path(paths.local(path))
+  if path.suffix not in WRITERS:
+    raise BadInput(f'--export is {str(path)!r}, but it must end in .npz or .safetensors.')
+  if path.exists():
+    raise BadInput(f'{path} is there already; choose another --export or delete it.')
+  if not path.parent.is_dir():
+    raise BadInput(f'There is no folder {path.parent}; make it or choose another --export.')
+  opening.check_has_params(run)
+  tree = {'params': run.params, 'batch_stats': run.batch_stats}
+  arrays = {
+    jax.tree_util.keystr(keys, simple=True, separator='/'): np.asarray(leaf, order='C')
+    for keys, leaf in jax.tree.leaves_with_path(tree)
+  }
+  files_lib.write_bytes(path, WRITERS[path.suffix](run, arrays))
+
+
+def _npz(run, arrays):
+  del run
+  content = io.BytesIO()
+  np.savez(content, **arrays)
+  return content.getvalue()
+
+
+def _safetensors(run, arrays):
+  try:
+    from safetensors import numpy as safetensors
+  except ImportError:
+    raise BadInput(
+      'For a .safetensors file the package safetensors must be there: pip install '
+      'safetensors, or export to .npz.'
+    ) from None
+  config = json.dumps(run.config.to_dict())
+  return safetensors.save(arrays, {'step': str(run.step), 'config': config})
+
+
+WRITERS = {'.npz': _npz, '.safetensors': _safetensors}

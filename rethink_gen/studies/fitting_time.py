@@ -1,0 +1,175 @@
+"""Beyond the paper: wrong labels are found by how late their examples are fitted.
+
+That networks learn the regular examples first is of Arpit et al. (arXiv:1706.05394), and
+that examples with wrong labels are forgotten more often of Toneva et al.
+(arXiv:1812.05159).
+"""
+
+import functools
+
+import numpy as np
+
+from rethink_gen import config as config_lib
+from rethink_gen.data import sources
+from rethink_gen.paper import figure1b, scales
+from rethink_gen.reporting import drawing
+from rethink_gen.reporting.artifacts import Column, Row
+from rethink_gen.train import loading
+
+TITLE = 'Fitting time: wrong labels found by how late they are fitted'
+ASKED = (
+  'A network that fits corrupted labels fits the wrong ones too, but when? Does the epoch '
+  'in which an example is fitted, or how often it is forgotten on the way, tell which '
+  'labels are wrong, without one label that is known to be right?'
+)
+FOUND = (
+  'The paper does not ask. It finds that corrupted labels take longer to fit (figure '
+  '1(b)), and that networks still use what signal is left in the labels (figure 1(c)).'
+)
+MODEL = 'mlp_1x512'
+NOISE_LEVELS = (0.1, 0.4, 0.8)
+NUM_EPOCHS = 80  # as on random labels, of which the MLP then fits 99 % (RESULTS.md)
+# What ranks the examples, the most suspicious last: its name in legends and sentences.
+RANKINGS = {
+  'first_fitted': 'first fit',
+  'last_fitted': 'last fit',
+  'forgotten': 'times forgotten',
+}
+COLUMNS = {'wrong_labels': Column('wrong labels', '%', '.2f')} | {
+  f'{ranking}_{column}': Column(f'{name}: {label}', '%', '.2f')
+  for column, label in (
+    ('average_precision', 'average precision'),
+    ('precision', 'precision at recall 1/2'),
+  )
+  for ranking, name in RANKINGS.items()
+}
+CAPTION = (
+  'The training examples in order of suspicion: those that were fitted last, or forgotten '
+  'most often, first. Precision is the share of wrong labels among those taken so '
+  'far, recall the share of all wrong labels that is among them; the dots are where half '
+  'are found. Dotted: the share of labels that are wrong, the precision of a guess. First '
+  'fit is the first epoch after which the network gives an example its label, last fit the '
+  'one from which on it keeps doing so; an example without comes after all others. An '
+  'example that was never right counts as forgotten most often, as in arXiv:1812.05159. A '
+  'label that was drawn again and came out as it was is not wrong.'
+)
+OF_CIFAR10 = f'The MLP 1×512 on all of CIFAR-10, {NUM_EPOCHS} epochs.'
+SAYS = {'smoke': scales.SAYS['smoke'], 'laptop': OF_CIFAR10, 'full': OF_CIFAR10}
+
+
+def rows(scale):
+  return [_row(scale, noise) for noise in NOISE_LEVELS]
+
+
+def _row(scale, noise):
+  changes = {'num_epochs': NUM_EPOCHS} | scales.changes(scale, MODEL)
+  changes |= {'record_examples': True} | figure1b.label_noise(noise)
+  return Row(f'{MODEL}_{noise:.1f}', MODEL, changes)
+
+
+def find_wrong(run):
+  """bool (n,): which training labels of a run the corruption has changed."""
+  config = config_lib.default()
+  config.update(run.config)
+  original = _load(config.dataset.name, config.dataset.data_dir, config.dataset.path)
+  learned, _ = loading.corrupt(config, original)
+  return learned.y_train != original.y_train[: learned.num_train]
+
+
+@functools.lru_cache(maxsize=1)
+def _load(*data_set):
+  return sources.load(*data_set)
+
+
+def suspicion(examples, ranking):
+  """(n,): the larger, the later an example was fitted, or the more often forgotten.
+
+  Examples that were never fitted, or for `last_fitted` are wrong at the end, come last and
+  are equally suspicious.
+
+  Args:
+    examples: as `example_history.summarize` gives them.
+    ranking: one of RANKINGS.
+  """
+  values = examples[ranking]
+  fitted = examples['right'] if ranking == 'last_fitted' else examples['first_fitted'] > 0
+  return np.where(fitted, values, values[fitted].max(initial=0) + 1)
+
+
+def curve(run, wrong, ranking):
+  """(precision, recall, average precision): fractions, the recall falling to 0.
+
+  The average precision is the mean of the precisions at which the wrong labels are found,
+  which are those that `find_wrong` gives.
+  """
+  from sklearn import metrics  # slow to import
+
+  scores = suspicion(run.examples, ranking)
+  precision, recall, _ = metrics.precision_recall_curve(wrong, scores)
+  return precision, recall, metrics.average_precision_score(wrong, scores)
+
+
+def half(precision, recall):
+  """(recall, precision) where at least half of the wrong labels are found first."""
+  place = np.flatnonzero(recall >= 0.5)[-1]
+  return recall[place], precision[place]
+
+
+def measure(runs, name, seed):
+  run = runs[name, seed]
+  wrong = find_wrong(run)
+  measured = {'wrong_labels': 100 * wrong.mean()}
+  for ranking in RANKINGS if wrong.any() else ():
+    precision, recall, average = curve(run, wrong, ranking)
+    measured[f'{ranking}_average_precision'] = 100 * average
+    measured[f'{ranking}_precision'] = 100 * half(precision, recall)[1]
+  return measured
+
+
+def draw(entries, runs):
+  """Precision against recall, a panel a noise level, a line a ranking and seed."""
+  figure, axes = drawing.subplots(1, len(entries), sharey=True, squeeze=False)
+  for axis, entry in zip(axes[0], entries, strict=True):
+    noise = figure1b.split(entry['name'])[1]
+    axis.set(title=f'label noise p = {noise}', xlabel='recall (%)')
+    axis.set(xlim=(-3, 103), ylim=(0, 101))
+    wrong = entry['ours']['wrong_labels']
+    if wrong is not None:
+      axis.axhline(wrong, linestyle=':', color='gray')
+    for (name, seed), run in runs.items():
+      if name == entry['name'] and run.examples and wrong:
+        _draw_run(axis, run, labeled=seed == 0)
+  axes[0, 0].set_ylabel('precision (%)')
+  drawing.legend(axes[0, 0])
+  return figure
+
+
+def _draw_run(axis, run, labeled):
+  wrong = find_wrong(run)
+  for color, (ranking, label) in zip(drawing.PALETTE, RANKINGS.items(), strict=False):
+    precision, recall, _ = curve(run, wrong, ranking)
+    found = recall > 0  # before, precision says nothing; scikit-learn ends at 1
+    percent = 100 * recall[found], 100 * precision[found]
+    shown = label if labeled else None
+    axis.plot(*percent, drawstyle='steps-post', color=color, linewidth=1, label=shown)
+    axis.plot(*(100 * np.array(half(precision, recall))), 'o', color=color)
+
+
+def findings(entries):
+  """What the numbers say, a sentence each."""
+  for entry in entries:
+    ours, noise = entry['ours'], figure1b.split(entry['name'])[1]
+    averages = {ranking: ours[f'{ranking}_average_precision'] for ranking in RANKINGS}
+    if None not in averages.values():
+      best = max(averages, key=averages.get)
+      others = ', '.join(
+        f'by {name} {averages[ranking]:.1f} %'
+        for ranking, name in RANKINGS.items()
+        if ranking != best
+      )
+      yield (
+        f'At p = {noise}, where {ours["wrong_labels"]:.1f} % of the labels are wrong, '
+        f'of the three rankings {RANKINGS[best]} has the largest average precision, '
+        f'{averages[best]:.1f} % ({others}); it finds half of them with a precision of '
+        f'{ours[f"{best}_precision"]:.1f} %.'
+      )

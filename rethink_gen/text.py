@@ -1,0 +1,38 @@
+"""Numbers as a person reads them."""
+
+import math
+
+
+def shorten(text, width):
+  """The text, or its beginning and an ellipsis; at least this."""
+  return text if len(text) <= width else text[: max(width - 1, 0)] + '…'
+
+
+def format_duration(seconds):
+  """Seconds as a person would say them: 48 s, 3 min 5 s, 2 h 10 min."""
+  seconds = round(seconds)
+  if seconds < 60:
+    return f'{seconds} s'
+  if seconds < 3600:
+    return f'{seconds // 60} min {seconds % 60} s'
+  return f'{seconds // 3600} h {seconds % 3600 // 60} min'
+
+
+def format_percent(fraction):
+  """'99.98%'; what is not quite all is not rounded to 100.00%."""
+  if fraction is None:
+    return 'none'
+  return f'{1 if fraction == 1 else min(fraction, 0.9999):.2%}'
+
+
+def format_range(values):
+  """'18.75 to 21.00', from the least to the greatest; '18.75' where that says it."""
+  ends = [f'{end:.2f}' for end in (min(values), max(values))]
+  return ' to '.join(dict.fromkeys(ends))
+
+
+def format_quantity(number, unit):
+  """A number with an SI prefix, to three digits: '1.21 GB'."""
+  number = float(f'{number:.3g}')  # 999.9 is a thousand
+  power = min(6, int(math.log10(max(number, 1)) / 3 + 1e-9))
+  return f'{number / 1000**power:.3g} {("", *"kMGTPE")[power]}{unit}'

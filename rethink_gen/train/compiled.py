@@ -1,0 +1,152 @@
+"""What a config and its data compile to: the functions of a run, with its data placed."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import PartitionSpec
+from ml_collections import config_dict
+
+from rethink_gen import models, sharding
+from rethink_gen.data import preprocess
+from rethink_gen.train import evaluation, optimizers, sgd, streaming
+
+# The fields of a config that the compiled functions depend on.
+FIELDS = ('model', 'regularization', 'optimizer', 'batch_size', 'precision')
+EVALUATION_BATCH = 1_000  # examples
+
+
+def matmul_precision(config):
+  """The context in which all that a config describes is computed.
+
+  In float32 products are of float32 too, which accelerators would round.
+  """
+  precise = config.precision == 'float32'
+  return jax.default_matmul_precision('float32' if precise else 'default')
+
+
+def build(config, dataset, program=None):
+  """What the loop is made of, with the data on the devices.
+
+  Args:
+    config: a ConfigDict.
+    dataset: a Dataset, corrupted and cut, or a streaming.Source.
+    program: the Program; by default that of the config and the dataset.
+
+  Returns:
+    (state, train_to, evaluate, examine): the State before the first step; train_to(state,
+    step), which trains within an epoch; evaluate(state), a dict of loss and accuracy on
+    both splits; examine(state), the `evaluation.Examples` of the training split.
+  """
+  if config.dataset.streaming:
+    return streaming.build(config, dataset)
+  train_split = put(config, dataset.x_train, dataset.y_train)
+  test_split = put(config, dataset.x_test, dataset.y_test)
+  initialize, epoch, evaluate_split, examine_split = compile_program(
+    program or make_program(config, dataset)
+  )
+  key = jax.random.key(config.seed)
+
+  def train_to(state, step):
+    return epoch(state, step, *train_split, key, optimizers.rates(config))
+
+  def evaluate(state):
+    totals = evaluate_split(state, *train_split), evaluate_split(state, *test_split)
+    return measures(*totals, dataset.num_train, dataset.num_test)
+
+  def examine(state):
+    return jax.device_get(examine_split(state, *train_split))
+
+  return initialize(key), train_to, evaluate, examine
+
+
+def measures(train, test, num_train, num_test):
+  """What a record says of both splits, each given as `evaluation.Totals`."""
+  return {
+    'train_loss': float(train.loss),
+    'train_accuracy': int(train.right) / num_train,
+    'test_loss': float(test.loss),
+    'test_accuracy': int(test.right) / num_test,
+    **evaluation.dead_units(train.active),
+  }
+
+
+def put(config, images, labels):
+  """A split on the devices, whole on each, or each with its part of the images.
+
+  The images are then filled up to equal parts; the labels, which say how many count, are
+  on every device.
+  """
+  mesh = sharding.mesh()
+  spec = PartitionSpec()
+  if config.dataset.shard_rows:
+    spec = PartitionSpec('data')
+    images = np.pad(images, ((0, -len(images) % mesh.size), *3 * ((0, 0),)))
+  return sharding.put(images, mesh, spec), sharding.put(labels, mesh, PartitionSpec())
+
+
+class Program(NamedTuple):
+  """What the compiled functions are made of; two that are equal are compiled once."""
+
+  model: Any  # a linen module, or what has its `init` and `apply`
+  make_tx: Callable  # of the Rates, gives the optax transformation
+  to_inputs: Callable  # to_inputs(images, key=None): the inputs; a key is given in training
+  input_shape: tuple  # of one input
+  batch_size: int
+  steps_per_epoch: int
+
+
+def make_program(config, dataset):
+  """The Program of a config and its data."""
+  fields = {field: config.to_dict()[field] for field in FIELDS}
+  # Given to each call, so that runs that differ in them alone share the program.
+  del fields['optimizer']['learning_rate'], fields['regularization']['weight_decay']
+  return _make_program(
+    config_dict.FrozenConfigDict(fields),
+    dataset.x_train.shape[1:],
+    dataset.num_classes,
+    dataset.num_train // config.batch_size,
+    config.dataset.crop_size,
+  )
+
+
+@functools.lru_cache(maxsize=8)
+def _make_program(config, image_shape, num_classes, steps_per_epoch, crop_size):
+  """The same Program for the same arguments, down to its functions.
+
+  Args:
+    config: the fields of FIELDS, less the Rates, frozen.
+    image_shape: (h, w, c) as stored, before the crop.
+    num_classes, steps_per_epoch, crop_size: as of the data set and its config.
+  """
+  *height_width, channels = image_shape
+  crop_shape = preprocess.crop_shape(*height_width, crop_size)
+
+  def to_inputs(images, key=None):
+    random = None if key is None else config.regularization
+    return preprocess.preprocess(images, crop_shape, random, key)
+
+  return Program(
+    models.create(config, num_classes),
+    functools.partial(optimizers.make_tx, config),
+    to_inputs,
+    (*crop_shape, channels),
+    config.batch_size,
+    steps_per_epoch,
+  )
+
+
+@functools.lru_cache(maxsize=4)
+def compile_program(program):
+  """(initialize, epoch, evaluate, examine) of a Program, as `sgd` makes them."""
+  model, make_tx, to_inputs, input_shape, batch_size, steps_per_epoch = program
+  return (
+    sgd.make_initialize(
+      model, make_tx(optimizers.Rates(0, 0)), input_shape, steps_per_epoch
+    ),
+    sgd.make_epoch(model, make_tx, to_inputs, batch_size),
+    evaluation.make_evaluate(model, to_inputs, EVALUATION_BATCH),
+    evaluation.make_examine(model, to_inputs, EVALUATION_BATCH),
+  )

@@ -1,0 +1,111 @@
+"""What a run records: metrics.jsonl, the losses of every step, TensorBoard."""
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+import time
+
+import numpy as np
+
+from rethink_gen import files
+from rethink_gen.text import format_duration, format_percent
+
+
+def append_record(workdir, record):
+  """One line for one evaluation; on the disk before this returns."""
+  with open(pathlib.Path(workdir) / 'metrics.jsonl', 'a') as file:
+    file.write(json.dumps(files.replace_nonfinite(record)) + '\n')
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def resume_records(workdir, step):
+  """The records up to a step; those after it, and a torn last line, leave the file."""
+  path = pathlib.Path(workdir) / 'metrics.jsonl'
+  kept = [record for record in read_records(workdir) if record['step'] <= step]
+  kept_text = ''.join(json.dumps(record) + '\n' for record in kept)
+  if path.exists() and kept_text != path.read_text():
+    files.write_bytes(path, kept_text.encode())
+  return kept
+
+
+def read_records(workdir):
+  """The evaluations of a run, one dict each; none before the first."""
+  path = pathlib.Path(workdir) / 'metrics.jsonl'
+  records = []
+  for line in path.read_text().splitlines() if path.exists() else ():
+    with contextlib.suppress(json.JSONDecodeError):  # a torn last line
+      records.append(json.loads(line))
+  return records
+
+
+# What is recorded of every batch as it was trained on, float32 (steps,): its mean loss, and
+# the share of its examples that were classified right.
+OF_STEPS = ('losses', 'accuracies')
+
+
+def write_steps(workdir, name, values):
+  """NAME.npy: float32 (steps,), one of OF_STEPS."""
+  content = io.BytesIO()
+  np.save(content, values)
+  files.write_bytes(pathlib.Path(workdir) / f'{name}.npy', content.getvalue())
+
+
+def read_steps(workdir, name):
+  """What `write_steps` wrote last, or nothing where that cannot be read."""
+  try:
+    return np.load(pathlib.Path(workdir) / f'{name}.npy')
+  except (OSError, ValueError, EOFError):
+    return np.zeros(0, np.float32)
+
+
+@contextlib.contextmanager
+def tensorboard(workdir, step):
+  """Yields write(record); what an interrupted run had written after `step` is hidden."""
+  # Slow to import where PyTorch is installed, which it imports too.
+  from tensorboardX import event_file_writer
+  from tensorboardX.proto import event_pb2, summary_pb2
+
+  folder = pathlib.Path(workdir) / 'tensorboard'
+  folder.mkdir(exist_ok=True)
+  # Not tensorboardX's SummaryWriter: on a full disk its thread dies, and writing hangs.
+  writer = event_file_writer.EventsWriter(str(folder / 'events'))
+
+  def add(**content):
+    writer.write_event(event_pb2.Event(wall_time=time.time(), **content))
+
+  def write(record):
+    values = [
+      summary_pb2.Summary.Value(tag=name, simple_value=value)
+      for name, value in record.items()
+      if name != 'step'
+    ]
+    add(step=record['step'], summary=summary_pb2.Summary(value=values))
+    writer.flush()
+
+  # TensorBoard drops what older files hold from this step on.
+  start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+  add(step=step + 1, session_log=start)
+  try:
+    yield write
+  finally:
+    writer.close()
+
+
+def format_record(record, num_epochs):
+  """One evaluation in one line."""
+  return (
+    f'epoch {record["epoch"]:>{len(str(num_epochs))}}/{num_epochs}'
+    f'  loss {record["train_loss"]:.4f}'
+    f'  train {format_percent(record["train_accuracy"])}'
+    f'  test {format_percent(record["test_accuracy"])}'
+    f'  {format_duration(record["seconds"])}'
+  )
+
+
+def dead_layers(record):
+  """{layer: share of its ReLU units that are dead} where that is more than half."""
+  shares = {k.removeprefix('dead_units/'): v for k, v in record.items() if '/' in k}
+  return {layer: share for layer, share in shares.items() if share > 0.5}

@@ -1,0 +1,67 @@
+"""Momentum SGD as the paper has it: the schedule, the weight decay."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rethink_gen import models
+
+
+class Rates(NamedTuple):
+  """The numbers in which runs of one compiled program may differ."""
+
+  learning_rate: float | jax.Array
+  weight_decay: float | jax.Array
+
+
+def rates(config):
+  """The Rates of a config."""
+  return Rates(config.optimizer.learning_rate, config.regularization.weight_decay)
+
+
+def make_tx(config, rates):
+  """Momentum SGD; the learning rate falls by a factor every so many steps.
+
+  Over the warm-up it first rises linearly, as large batches want (arXiv:1706.02677); the
+  steps of the warm-up count towards the fall too.
+
+  The penalty weight_decay/2 * |w|^2 acts through its gradient, before momentum, on kernels
+  alone, all of them or some: biases and batch normalization's offsets are free of it.
+
+  Args:
+    config: what is compiled in: momentum, the fall, the warm-up, which kernels decay.
+    rates: the learning rate and the weight decay, which may be traced.
+  """
+  decay = optax.exponential_decay(
+    rates.learning_rate,
+    config.optimizer.decay_every_steps,
+    config.optimizer.decay_factor,
+    staircase=True,
+  )
+  warmup = max(config.optimizer.warmup_steps, 1)
+
+  everywhere = config.regularization.weight_decay_on == 'kernels'
+  decays = is_kernel if everywhere else is_hidden_linear_kernel
+
+  def schedule(count):
+    return decay(count) * jnp.minimum((count + 1) / warmup, 1.0)
+
+  return optax.chain(
+    optax.add_decayed_weights(rates.weight_decay, mask=decays),
+    optax.sgd(schedule, config.optimizer.momentum),
+  )
+
+
+def is_kernel(params):
+  """A tree of bool: which parameters are kernels."""
+  return jax.tree.map_with_path(lambda path, _: path[-1].key == 'kernel', params)
+
+
+def is_hidden_linear_kernel(params):
+  """A tree of bool: which parameters are kernels of linear layers, without the output's."""
+  hidden = models.linear_layers(params)[:-1]
+  return jax.tree.map_with_path(
+    lambda path, _: path[0].key in hidden and path[-1].key == 'kernel', params
+  )

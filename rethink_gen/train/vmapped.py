@@ -1,0 +1,335 @@
+"""Many runs in one compiled program: what `train.run` does, for all of them at once.
+
+The runs share a model and images, and differ in labels, seed, Rates, and in when they
+stop: the noise levels of a figure, the seeds of a row, the learning rates of a sweep. Their
+states are stacked along a first axis, which the compiled epoch maps over, and which is
+spread over the devices: each has whole runs of its own, and nothing to tell the others.
+Every run keeps the loop of a single one, `loop.fit`, and so its own folder, records,
+checkpoints and stop.
+
+It pays where one run leaves the machine idle: small networks on an accelerator.
+"""
+
+import contextlib
+import functools
+import pathlib
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from rethink_gen import config as config_lib
+from rethink_gen import files, paths, sharding
+from rethink_gen.data import corruption
+from rethink_gen.errors import BadInput
+from rethink_gen.progress import progress_bar
+from rethink_gen.train import compiled as compiled_lib
+from rethink_gen.train import evaluation, loading, optimizers, sgd, signals, workdirs
+from rethink_gen.train import loop as loop_lib
+from rethink_gen.train import summaries as summaries_lib
+
+# What runs of one program may differ in, where the corruption leaves the images alone.
+FREE = (
+  *('seed', 'corruption.mode', 'corruption.label_noise', 'corruption.seed'),
+  *('optimizer.learning_rate', 'regularization.weight_decay', 'num_epochs'),
+  *('stop_at_train_accuracy', 'eval_every', 'checkpoint_every', 'record_examples'),
+)
+WHOLE, PARTS = PartitionSpec(), PartitionSpec('data')
+# How a stacked State lies on the devices: its runs spread, their common step on each.
+LAYOUT = sgd.TrainState(WHOLE, *5 * (PARTS,))
+
+
+def run(configs, progress=progress_bar):
+  """Trains runs together, each to the result of `train.run` but for rounding.
+
+  Args:
+    configs: {folder: ConfigDict}, alike but for the fields of FREE.
+    progress: as for `train.run`.
+
+  Returns:
+    {folder: summary}; a complete run is not run again. `seconds` of a summary are those
+    that all took together until then, and `runs_at_once` is how many they were.
+
+  Raises:
+    BadInput: for what `train.run` refuses, and for runs that cannot be one program.
+    train.Interrupted, OSError: as of `train.run`; all runs go on from what is saved.
+  """
+  started = time.monotonic()
+  configs = {
+    pathlib.Path(paths.local(folder)).absolute(): each for folder, each in configs.items()
+  }
+  check_configs(configs)
+  summaries = {
+    folder: workdirs.read_summary(config, folder) for folder, config in configs.items()
+  }
+  left = {folder: configs[folder] for folder in configs if not summaries[folder]}
+  if not left:
+    return summaries
+  original = loading.load_original(next(iter(left.values())))
+  data = {folder: loading.corrupt(config, original) for folder, config in left.items()}
+  with contextlib.ExitStack() as stack:
+    for folder, config in left.items():
+      workdirs.occupy(config, folder, stack)
+    datasets = {folder: dataset for folder, (dataset, _) in data.items()}
+    for folder, outcome in learn(left, datasets, started, progress):
+      summary = summaries_lib.summarize(left[folder], *data[folder], *outcome)
+      summaries[folder] = summary | {'runs_at_once': len(left)}
+      files.write_json(folder / 'summary.json', summaries[folder])
+  return summaries
+
+
+def check_configs(configs):
+  """Raises BadInput unless these runs can be one program."""
+  first = None
+  for folder, config in configs.items():
+    config_lib.validate(config)
+    if obstacle(config):
+      raise BadInput(
+        f'The run in {folder} cannot train together with others because '
+        f'{obstacle(config)}; train it by itself.'
+      )
+    first = first or shared(config)
+    for field, value in shared(config).items():
+      if first[field] != value:
+        raise BadInput(
+          f'The run in {folder} cannot train together with the first because config.'
+          f'{field} is {value!r} here and {first[field]!r} there; runs may differ in '
+          f'{", ".join(FREE)}, in the corruption only where it is of labels.'
+        )
+
+
+def obstacle(config):
+  """Why a run cannot be one of many in a program, or None."""
+  if jax.process_count() > 1:
+    return 'there are several processes'
+  for field in ('dataset.streaming', 'dataset.shard_rows', 'model.batch_norm_per_device'):
+    if config_lib.flatten(config)[field]:
+      return f'config.{field} is set'
+  return None
+
+
+def shared(config):
+  """{field: value} of all that runs of one program have in common."""
+  fields = config_lib.flatten(config)
+  of_labels = not corruption.CORRUPTIONS[config.corruption.mode].images
+  images = {
+    'corruption.mode': 'of labels' if of_labels else config.corruption.mode,
+    'corruption.seed': 'any' if of_labels else config.corruption.seed,
+  }
+  return {f: value for f, value in fields.items() if f not in FREE} | images
+
+
+def learn(configs, datasets, started, progress):
+  """Yields (folder, (state, records, status)) of each run as it ends.
+
+  Round after round of the requests of all loops. Those that are least far take their turn
+  first, so runs that a kill left at different steps are soon at the same.
+
+  Args:
+    configs, datasets: {folder: ConfigDict}, and {folder: Dataset} of the same images.
+    started, progress: as for `loop.fit`.
+
+  Raises:
+    train.Interrupted: after a signal, with the state of every run saved.
+  """
+  config, dataset = next(iter(configs.values())), next(iter(datasets.values()))
+  program = compiled_lib.make_program(config, dataset)
+  initialize, *_ = compiled_lib.compile_program(program)
+  compiled = compile_stack(program)
+  everywhere = NamedSharding(sharding.mesh(), WHOLE)
+  images = jax.device_put((dataset.x_train, dataset.x_test), everywhere)
+  last_step = max(each.num_epochs for each in configs.values()) * program.steps_per_epoch
+  stack, interrupted = None, None
+  with contextlib.ExitStack() as exits:
+    exits.enter_context(compiled_lib.matmul_precision(config))
+    received = exits.enter_context(signals.stop_signals())
+    update, say = exits.enter_context(progress(last_step, 0))
+    loops = {}
+    for folder, each in configs.items():
+      state = initialize(jax.random.key(each.seed))
+      loop = loop_lib.fit(each, state, folder, started, lines(say, folder), received)
+      loops[folder] = exits.enter_context(contextlib.closing(loop))
+    requests = {folder: next(loop) for folder, loop in loops.items()}
+    while requests:
+      stack = assemble(stack, requests, configs, datasets)
+      stack, answers = answer(stack, requests, compiled, images)
+      description = f'{len(stack.members)} of {len(configs)} runs'
+      update(int(stack.state.step), description, *loop_lib.running(config, stack.state))
+      for folder, given in answers.items():
+        try:
+          requests[folder] = loops[folder].send(given)
+        except StopIteration as end:
+          del requests[folder]
+          yield folder, end.value
+        except signals.Interrupted as error:
+          del requests[folder]
+          interrupted = error
+  if interrupted:
+    raise interrupted
+
+
+class Stack(NamedTuple):
+  """The runs that are at one step, along the first axis of all but that step.
+
+  Where their number is less than the stack's size the first stands in for the rest.
+  """
+
+  members: list  # their folders
+  state: sgd.TrainState
+  keys: jax.Array  # (size,)
+  rates: optimizers.Rates  # float32 (size,)
+  train_labels: jax.Array  # int32 (size, n)
+  test_labels: jax.Array
+
+
+def assemble(stack, requests, configs, datasets):
+  """The Stack of the runs that are least far: the one there was, if it is of the same.
+
+  Where some have left it, the others go on in a stack of its size, whose program is
+  compiled, until they are half as many.
+  """
+  step = min(int(request.state.step) for request in requests.values())
+  members = [f for f, request in requests.items() if int(request.state.step) == step]
+  if stack and stack.members == members:
+    return stack
+  size = len(stack.keys) if stack else 0
+  if not len(members) <= size < 2 * len(members):
+    size = -(-len(members) // jax.device_count()) * jax.device_count()
+  rows = members + members[:1] * (size - len(members))
+  rates = np.array([optimizers.rates(configs[folder]) for folder in rows], np.float32)
+  arrays = (
+    jnp.stack([jax.random.key(configs[folder].seed) for folder in rows]),
+    optimizers.Rates(*rates.T),
+    np.stack([datasets[folder].y_train for folder in rows]),
+    np.stack([datasets[folder].y_test for folder in rows]),
+  )
+  spread = NamedSharding(sharding.mesh(), PARTS)
+  state = stack_states([requests[folder].state for folder in rows])
+  return Stack(members, state, *jax.device_put(arrays, spread))
+
+
+def answer(stack, requests, compiled, images):
+  """(Stack, {folder: answer}): an evaluation for those who ask for it, else steps."""
+  folders = stack.members
+  tasks = {folder: requests[folder].task for folder in folders}
+  if set(tasks.values()) != {'train'}:
+    task = 'evaluate' if 'evaluate' in tasks.values() else 'examine'
+    look = evaluate if task == 'evaluate' else examine
+    found = look(compiled, stack, images)
+    each = {f: own for f, own in zip(folders, found, strict=False) if tasks[f] == task}
+    return stack, each
+  step = int(stack.state.step)
+  ahead = [int(r.state.step) for folder, r in requests.items() if folder not in folders]
+  stop = min(ahead + [requests[folder].stop for folder in folders])
+  labels = stack.train_labels
+  state = compiled.epoch(stack.state, stop, images[0], labels, stack.keys, stack.rates)
+  # Those that ask for no step, to have it compiled, do not keep the others from theirs.
+  answers = {
+    folder: one
+    for folder, one in zip(folders, unstack_states(state), strict=False)
+    if stop > step or requests[folder].stop == step
+  }
+  return stack._replace(state=state), answers
+
+
+def evaluate(compiled, stack, images):
+  """The evaluation of each run of a stack."""
+  totals = jax.device_get(
+    [
+      compiled.evaluate(stack.state, images[0], stack.train_labels),
+      compiled.evaluate(stack.state, images[1], stack.test_labels),
+    ]
+  )
+  return [
+    compiled_lib.measures(
+      *jax.tree.map(lambda x, run=run: x[run], totals), *map(len, images)
+    )
+    for run in range(len(stack.keys))
+  ]
+
+
+def examine(compiled, stack, images):
+  """The `evaluation.Examples` of each run of a stack."""
+  found = compiled.examine(stack.state, images[0], stack.train_labels)
+  return [evaluation.Examples(*own) for own in zip(*jax.device_get(found), strict=True)]
+
+
+class Compiled(NamedTuple):
+  """The functions of `compiled.compile_program`, over a stacked State.
+
+  epoch(state, stop, images, labels (r, n), keys (r,), rates of (r,)) -> stacked State;
+  evaluate(state, images, labels (r, n)) -> `evaluation.Totals` of (r,) and (r, units);
+  examine with the same arguments -> Examples of (r, n).
+  """
+
+  epoch: Any
+  evaluate: Any
+  examine: Any
+
+
+@functools.lru_cache(maxsize=4)
+def compile_stack(program):
+  """The Compiled of a Program."""
+  model, make_tx, to_inputs, _, batch_size, _ = program
+  epoch = sgd.epoch_function(model, make_tx, to_inputs, batch_size, None)
+  look = evaluation.examine_function(model, to_inputs, compiled_lib.EVALUATION_BATCH, None)
+  runs = sgd.TrainState(None, *5 * (0,))  # the axis of the runs; their step is common
+  epochs = jax.vmap(epoch, (runs, None, None, 0, 0, 0), runs)
+  examinations = jax.vmap(lambda *arguments: look(*arguments)[0], (runs, None, 0))
+  evaluations = jax.vmap(
+    lambda *arguments: evaluation.totals(*look(*arguments)), (runs, None, 0)
+  )
+  spread = functools.partial(jax.shard_map, mesh=sharding.mesh(), check_vma=False)
+  epochs = spread(
+    epochs, in_specs=(LAYOUT, WHOLE, WHOLE, PARTS, PARTS, PARTS), out_specs=LAYOUT
+  )
+  evaluations, examinations = (
+    spread(function, in_specs=(LAYOUT, WHOLE, PARTS), out_specs=PARTS)
+    for function in (evaluations, examinations)
+  )
+  return Compiled(
+    jax.jit(epochs, donate_argnums=0), jax.jit(evaluations), jax.jit(examinations)
+  )
+
+
+def stack_states(states):
+  """The stacked State of several at one step."""
+  layout = jax.tree.map(lambda spec: NamedSharding(sharding.mesh(), spec), LAYOUT)
+  return _stack_states(layout)(states)
+
+
+@functools.lru_cache(maxsize=1)
+def _stack_states(layout):
+  def stack(states):
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    return stacked._replace(step=states[0].step)
+
+  return jax.jit(stack, out_shardings=layout)
+
+
+def unstack_states(state):
+  """The States of a stacked one."""
+  return _unstack_states(NamedSharding(sharding.mesh(), WHOLE))(state)
+
+
+@functools.lru_cache(maxsize=1)
+def _unstack_states(everywhere):
+  def unstack(state):
+    stacked = state._replace(step=jnp.broadcast_to(state.step, len(state.losses)))
+    leaves, structure = jax.tree.flatten(stacked)
+    return [structure.unflatten(own) for own in zip(*leaves, strict=True)]
+
+  return jax.jit(unstack, out_shardings=everywhere)
+
+
+def lines(say, folder):
+  """Progress of one of many runs: its lines with its name before them."""
+
+  @contextlib.contextmanager
+  def progress(*_):
+    yield (lambda *_: None), lambda line, step=None: say(f'{folder.name}  {line}', step)
+
+  return progress

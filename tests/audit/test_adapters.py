@@ -1,0 +1,295 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from sklearn import base, linear_model, pipeline, preprocessing
+
+from rethink_gen.audit import adapters, randomizations, testing
+from rethink_gen.errors import BadInput
+from rethink_gen.train import compiled
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.random((40, 5), np.float32)
+Y = np.arange(40) % 2
+
+
+def make(model, x=X, optimizer=None, training_argument=None):
+  dataset, _ = randomizations.make_dataset(x, Y, x, Y)
+  dataset = adapters.adapt(model, dataset)
+  length = (None, None) if adapters.is_estimator(model) else (1, 20)
+  config = testing.make_config(model, dataset, *length, 0.99)
+  return adapters.make_learner(model, dataset, optimizer, config, training_argument)
+
+
+# Estimators.
+
+
+class Recorder(base.BaseEstimator):
+  """Predicts `answer`, and writes in all that it is given."""
+
+  def __init__(self, answer=0, seen=None):
+    self.answer = answer
+    self.seen = seen
+
+  def fit(self, x, y):
+    self.types_ = x.dtype, y.dtype
+    x[:], y[:] = 0, 0
+    return self
+
+  def predict(self, x):
+    x[:] = 0
+    if isinstance(self.answer, Exception):
+      raise self.answer
+    return np.broadcast_to(self.answer, len(x))
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.int64, np.float64, np.float16, bool])
+def test_an_estimator_gets_arrays_of_its_own_in_the_users_type(dtype):
+  x = RANDOM.integers(0, 2, (40, 5)).astype(dtype)
+  y, before = Y.astype(np.int16), x.copy()
+  fitted = adapters.fit_estimator(Recorder(1), x, y, 0)
+  assert adapters.predict(fitted, x, 2).tolist() == 40 * [1]
+  np.testing.assert_array_equal(x, before)
+  np.testing.assert_array_equal(y, Y)
+  assert fitted.types_ == (x.dtype, np.int16)
+
+
+def test_a_scaler_without_a_copy_leaves_the_data_alone():
+  x, y = RANDOM.normal(50, 3, (60, 4)), np.arange(60) % 2
+  x[:, 0] += 9 * y
+  model = pipeline.make_pipeline(
+    preprocessing.StandardScaler(copy=False), linear_model.LogisticRegression()
+  )
+  fitted = adapters.fit_estimator(model, x, y, 0)
+  for _ in range(2):
+    assert (adapters.predict(fitted, x, 2) == y).mean() > 0.85
+
+
+@pytest.mark.parametrize(
+  ('answer', 'words'),
+  [
+    (0.97, 'predicts 0.97'),
+    (-1, 'predicts -1'),
+    (2, 'predicts 2 .* from 0 to 1'),
+    (np.nan, 'predicts nan'),
+    (np.inf, 'predicts inf'),
+    ('1', 'predicts <U1'),
+    (None, 'predicts object'),
+    (RuntimeError('no'), 'cannot predict .*RuntimeError: no'),
+  ],
+)
+def test_predictions_that_are_no_labels_are_refused(answer, words):
+  with pytest.raises(BadInput, match=words) as caught:
+    adapters.predict(Recorder(answer), X, 2)
+  assert '\n' not in str(caught.value)
+
+
+def test_whole_numbers_of_any_type_are_labels():
+  for answer in (1.0, True, np.uint8(1)):
+    found = adapters.predict(Recorder(answer), X, 2)
+    assert found.dtype == np.int64
+    assert found.tolist() == 40 * [1]
+
+
+def test_an_estimator_is_known_by_its_parameters_but_not_by_its_random_state():
+  svm = linear_model.SGDClassifier
+  assert make(svm(random_state=1)).digest == make(svm(random_state=2)).digest
+  assert make(svm(alpha=1)).digest != make(svm(alpha=2)).digest
+
+
+# Networks.
+
+
+class Named(nn.Module):
+  """Dropout under an argument of another name."""
+
+  @nn.compact
+  def __call__(self, x, is_train=False):
+    return nn.Dense(2)(nn.Dropout(0.9, deterministic=not is_train)(x))
+
+
+class Opposite(nn.Module):
+  """Batch normalization, of which the argument says when it is not trained."""
+
+  @nn.compact
+  def __call__(self, x, evaluated=True):
+    return nn.Dense(2)(nn.BatchNorm(use_running_average=evaluated)(x))
+
+
+class Field(nn.Module):
+  """A field instead of an argument."""
+
+  train: bool = False
+
+  @nn.compact
+  def __call__(self, x):
+    return nn.Dense(2)(nn.Dropout(0.9)(x, not self.train))
+
+
+class Two(nn.Module):
+  """Two of the known names, of which both decide."""
+
+  @nn.compact
+  def __call__(self, x, train=False, deterministic=True):
+    x = nn.BatchNorm(use_running_average=not train)(x)
+    return nn.Dense(2)(nn.Dropout(0.9, deterministic=deterministic)(x))
+
+
+class Options(nn.Module):
+  """Whatever is given by name."""
+
+  @nn.compact
+  def __call__(self, x, **options):
+    return nn.Dense(2)(nn.Dropout(0.9)(x, deterministic=not options.get('on', False)))
+
+
+class Still(nn.Module):
+  """Dropout that drops nothing."""
+
+  @nn.compact
+  def __call__(self, x):
+    return nn.Dense(2)(nn.Dropout(0.0, deterministic=True)(x))
+
+
+def differs_in_training(model, argument):
+  """Whether training changes the outputs, or what is not a parameter."""
+  own = adapters.of_module(adapters.training_modes(model, argument, jnp.asarray(X)))
+  variables = own.init(jax.random.key(0), X, train=False)
+  outputs, updated = own.apply(
+    variables, X, train=True, mutable=['any'], rngs={'dropout': jax.random.key(1)}
+  )
+  still = own.apply(variables, X, train=False)
+  before, after = (jax.tree.leaves(v['batch_stats']) for v in (variables, updated))
+  moved = any(not np.allclose(*pair) for pair in zip(before, after, strict=True))
+  return moved or not np.allclose(outputs, still)
+
+
+@pytest.mark.parametrize(
+  ('model', 'argument'),
+  [
+    (Named(), 'is_train'),
+    (Opposite(), 'evaluated'),
+    (Field(), None),
+    (Field(train=True), 'train'),
+    (Two(), None),
+    (Options(), 'on'),
+  ],
+)
+def test_a_module_trains_in_training_mode(model, argument):
+  assert differs_in_training(model, argument)
+
+
+def test_two_arguments_are_both_given():
+  evaluation, training = adapters.training_modes(Two(), None, jnp.asarray(X))
+  assert evaluation[1] == {'train': False, 'deterministic': True}
+  assert training[1] == {'train': True, 'deterministic': False}
+
+
+def test_a_module_that_would_never_train_is_refused():
+  for model in (Named(), Opposite(), Options()):
+    with pytest.raises(BadInput, match='name the one that does as training_argument'):
+      make(model)
+  assert not differs_in_training(Still(), None)
+  make((Named().init, Named().apply))  # as it is said to be
+
+
+@pytest.mark.parametrize('model', [Named(), (Named().init, Named().apply), Recorder()])
+def test_a_training_argument_that_is_not_there_is_refused(model):
+  with pytest.raises(BadInput, match="training_argument is 'nothing'"):
+    make(model, training_argument='nothing')
+
+
+def test_layers_that_stay_as_they_are_are_said(caplog):
+  class Partly(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+      x = nn.BatchNorm(use_running_average=True)(x)
+      return nn.Dense(2)(nn.Dropout(0.9)(x, not train))
+
+  make(Partly())
+  assert 'BatchNorm in Partly stays as in evaluation' in caplog.text
+
+
+class Tokens(nn.Module):
+  rows: int = 10
+
+  @nn.compact
+  def __call__(self, x):
+    return nn.Dense(2)(nn.Embed(self.rows, 4)(x).mean(1))
+
+
+def test_tokens_beyond_the_vocabulary_are_refused():
+  tokens = RANDOM.integers(0, 16, (40, 3))
+  with pytest.raises(BadInput, match='is out of bounds for axis 0 with size 10'):
+    make(Tokens(), tokens)
+  make(Tokens(16), tokens)
+
+  def apply(params, x):  # JAX would take the last row
+    return params[x].mean(1)
+
+  with pytest.raises(BadInput, match='out of bounds'):
+    make((lambda key, x: jnp.ones((10, 2)), apply), tokens)
+
+
+def test_outputs_that_are_no_numbers_before_training_are_refused():
+  def apply(params, x):
+    return jnp.log(x) @ params
+
+  with pytest.raises(BadInput, match='its outputs for them are not finite'):
+    make((lambda key, x: jnp.ones((5, 2)), apply), np.where(X < 0.1, 0, X))
+
+
+# Optimizers.
+
+
+def trained(optimizer, epochs=3):
+  """The losses of a linear model's steps."""
+  learner = make(nn.Dense(2), optimizer=optimizer)
+  initialize, epoch, *_ = compiled.compile_program(learner.program)
+  state, losses = initialize(jax.random.key(0)), []
+  for number in range(1, epochs + 1):
+    state = epoch(state, 2 * number, X, Y, jax.random.key(0), (0.0, 0.0))
+    losses += state.losses.tolist()
+  return losses
+
+
+@pytest.mark.parametrize(
+  'optimizer',
+  [
+    optax.lbfgs(),
+    optax.polyak_sgd(),
+    optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau()),
+    optax.MultiSteps(optax.sgd(0.5), 2),
+  ],
+)
+def test_optimizers_that_ask_for_the_loss_train(optimizer):
+  losses = trained(optimizer)
+  assert np.isfinite(losses).all()
+
+
+def test_a_line_search_sees_the_loss():
+  # Each step of a line search on a batch gains on it, so three epochs gain over all.
+  assert np.mean(trained(optax.lbfgs(), 6)[-2:]) < 0.9 * np.mean(trained(optax.lbfgs())[:2])
+
+
+def test_an_optimizer_that_fails_is_not_called_a_model_that_does():
+  lookahead = optax.lookahead(optax.sgd(0.1), 5, 0.5)
+  with pytest.raises(BadInput, match='The optimizer raises an error'):
+    make(nn.Dense(2), optimizer=lookahead)
+
+
+def test_code_that_is_called_from_the_program_is_part_of_the_model():
+  def model(factor):
+    def host(x):
+      return np.asarray(x) * factor
+
+    def apply(params, x):
+      shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+      return jax.lax.stop_gradient(jax.pure_callback(host, shape, x)) @ params
+
+    return (lambda key, x: jnp.ones((5, 2))), apply
+
+  assert make(model(1)).digest == make(model(1)).digest
+  assert make(model(1)).digest != make(model(2)).digest
