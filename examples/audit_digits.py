@@ -1,6 +1,6 @@
 """Would a small convolutional network of one's own fit random labels? On real digits.
 
-  python notebooks/audit_digits.py
+  python examples/audit_digits.py
 
 The report is in runs/audit_digits; the same command reads what is there.
 """

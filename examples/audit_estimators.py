@@ -1,6 +1,6 @@
 """A random forest and two support vector machines: which of them memorize random labels?
 
-  python notebooks/audit_estimators.py
+  python examples/audit_estimators.py
 
 The two differ in C alone: whether a model fits random labels depends on its settings. The
 reports are in runs/audit_RandomForestClassifier, runs/audit_SVC and runs/audit_SVC_100.

@@ -1,6 +1,6 @@
 """Linear classifiers of digits, one with a heavy penalty: they did not fit random labels.
 
-  python notebooks/audit_linear.py
+  python examples/audit_linear.py
 
 The reports are in runs/audit_linear and runs/audit_linear_penalized.
 """

@@ -1,6 +1,6 @@
 """An .npz file and a model of one's own, from the command line: tumours, 30 measurements.
 
-  python notebooks/audit_npz.py
+  python examples/audit_npz.py
   python -m rethink_gen.audit --data=runs/tumours.npz \
       --model=notebooks.audit_npz:make_model --workdir=runs/audit_tumours
 

@@ -1,6 +1,6 @@
 """Would a recurrent network fit random labels? Digits as sequences of eight rows.
 
-  python notebooks/audit_sequences.py
+  python examples/audit_sequences.py
 
 The report is in runs/audit_sequences. A position is a row here: what is permuted are
 rows, whole.

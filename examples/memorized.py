@@ -1,8 +1,8 @@
-"""Draws what a network has memorized: notebooks/memorized.png, the picture in the README.
+"""Draws what a network has memorized: examples/memorized.png, the picture in the README.
 
   python -m rethink_gen.main --config=configs/mlp_3x512_random.py
   python -m rethink_gen.main --config=configs/mlp_3x512.py
-  python notebooks/memorized.py
+  python examples/memorized.py
 
 Needs the two runs where the first two commands leave them.
 """

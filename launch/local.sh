@@ -7,7 +7,7 @@
 #
 # Each process gets the GPU of its number, if there are GPUs; on CPU they share the cores.
 # When one fails the others are stopped, and its exit status is this script's. Ctrl-C and
-# SIGTERM reach all of them; the same command goes on from there.
+# SIGTERM reach all of them; the same command resumes from there.
 #
 # Needs bash 4.4, and the Python that has rethink_gen as `python`.
 

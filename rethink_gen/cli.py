@@ -75,7 +75,7 @@ def call(function, workdir):
     sys.exit(130)
   except OSError as error:
     reason = error.strerror or error
-    leave(f'{workdir}: {reason}; once that is mended, the same command goes on.', 2)
+    leave(f'{workdir}: {reason}; once that is mended, the same command resumes.', 2)
   except Exception as error:
     refuse_missing_platform()
     if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
@@ -87,7 +87,7 @@ def call(function, workdir):
     reason = ' '.join(str(error).split())[:120]
     leave(
       f'this process failed or has lost another ({reason}); the same command on all of '
-      'them goes on from the last checkpoint.',
+      'them resumes from the last checkpoint.',
       1,
     )
 

@@ -5,6 +5,7 @@ import math
 import re
 
 import jax
+import optax
 from ml_collections import config_dict
 
 from rethink_gen import models
@@ -13,6 +14,8 @@ from rethink_gen.errors import BadInput
 from rethink_gen.models.inception_v3 import SMALLEST
 from rethink_gen.models.initialization import RULES
 
+# name: function(schedule of the learning rate, momentum) -> optax transformation
+OPTIMIZERS = {'sgd': optax.sgd}
 PRECISIONS = ('float32', 'bfloat16')
 # Kernels that decay: all, or those of linear layers but the last, as in TensorFlow's
 # CIFAR-10 tutorial.
@@ -67,6 +70,7 @@ def default():
   config.regularization.color_jitter = False  # as Inception's; when streaming alone
 
   config.optimizer = config_dict.ConfigDict()
+  config.optimizer.name = 'sgd'  # or another of OPTIMIZERS
   config.optimizer.learning_rate = 0.01
   config.optimizer.warmup_steps = 0  # over which the learning rate rises from near zero
   config.optimizer.momentum = 0.9
@@ -136,6 +140,7 @@ ACCEPTED = {
     lambda v: 0 <= v <= 180,
     'an angle from 0 to 180 degrees',
   ),
+  'optimizer.name': (lambda v: v in OPTIMIZERS, f'one of {", ".join(OPTIMIZERS)}'),
   'optimizer.learning_rate': (lambda v: 0 < v < math.inf, 'a positive finite number'),
   'optimizer.warmup_steps': _count('steps', least=0),
   'optimizer.momentum': (lambda v: 0 <= v < 1, 'a number from 0 to below 1'),

@@ -3,7 +3,7 @@
 import os
 import signal
 
-SENTENCE = 'SIGINT: the same command goes on from what is saved.'
+SENTENCE = 'SIGINT: the same command resumes from what is saved.'
 
 
 def leave_at_once():

@@ -7,7 +7,7 @@
 --config is a file that makes a config; configs/ holds one for each experiment with a
 name. --config.FIELD=VALUE overrides any field; rethink_gen/config.py lists the fields
 with what they mean and accept. --workdir is the run's folder, runs/NAME by default.
-The same command in the same folder goes on where it stopped.
+The same command in the same folder resumes where it stopped.
 """
 
 from rethink_gen import interrupt

@@ -78,9 +78,10 @@ def command(script, *arguments):
   return [LAUNCH / script, *arguments]
 
 
-def from_readme():
-  """The launchers' calls that README shows, as words."""
-  blocks = re.findall(r'^```\n(.*?)^```', (ROOT / 'README.md').read_text(), re.M | re.S)
+def documented_calls():
+  """The launchers' calls that docs/launching.md shows, as words."""
+  text = (ROOT / 'docs/launching.md').read_text()
+  blocks = re.findall(r'^```bash\n(.*?)^```', text, re.M | re.S)
   lines = '\n'.join(blocks).replace('\\\n', ' ').splitlines()
   return [shlex.split(line) for line in lines if re.match(r'launch/\S', line)]
 
@@ -89,13 +90,14 @@ def dry(words):
   return [words[0], '--dry_run', *words[1:]]
 
 
-def test_every_launcher_is_in_the_readme():
-  assert {words[0] for words in from_readme()} == {f'launch/{name}' for name in SCRIPTS}
+def test_every_launcher_is_documented():
+  documented = {words[0] for words in documented_calls()}
+  assert documented == {f'launch/{name}' for name in SCRIPTS}
 
 
-@pytest.mark.parametrize('words', from_readme(), ids=' '.join)
+@pytest.mark.parametrize('words', documented_calls(), ids=' '.join)
 def test_a_dry_run_prints_what_would_run(stand_ins, words):
-  """What README says is run dry, then what that printed, then the same without it."""
+  """What is documented is run dry, then what that printed, then the same without it."""
   call, called = stand_ins
   answers = {
     'sbatch': 'echo 7',
@@ -550,7 +552,7 @@ def test_gcloud_knows_the_options(stand_ins, tmp_path):
     pytest.skip('needs gcloud')
   shown = [
     line
-    for words in from_readme()
+    for words in documented_calls()
     if words[0].endswith('pod.sh')
     for line in stand_ins[0](dry(words)).stdout.splitlines()
   ]

@@ -227,7 +227,7 @@ def test_on_a_full_disk_the_run_says_so_and_goes_on_when_there_is_room(
   assert completed.returncode == 2
   assert completed.stderr == (
     f'error: {tmp_path}/disk/run: No space left on device; once that is mended, the same '
-    'command goes on.\n'
+    'command resumes.\n'
   )
   assert not (tmp_path / 'disk/run/summary.json').exists()
   small_disk('50m')
@@ -268,7 +268,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_end(
   assert seen[0] < seen[-1] < 440  # It was killed before the end, and went on.
   completed = main(*SHORT, f'--workdir={workdir}')
   assert (completed.returncode, completed.stderr) == (0, '')
-  assert f'Going on from step {max(seen):,} of 440' in completed.stdout
+  assert f'Resuming from step {max(seen):,} of 440' in completed.stdout
   assert figures(workdir) == figures(whole[0])
 
 
@@ -290,7 +290,7 @@ def test_an_interrupt_while_a_program_starts_is_said_in_a_line(
   process = start(f'rethink_gen.{program}', PYTHONPATH=path)
   _, stderr = process.communicate()
   assert process.returncode == 130
-  assert stderr == 'SIGINT: the same command goes on from what is saved.\n'
+  assert stderr == 'SIGINT: the same command resumes from what is saved.\n'
 
 
 def test_a_library_leaves_interrupts_alone():

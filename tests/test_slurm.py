@@ -150,7 +150,7 @@ def test_a_grid_is_run_by_an_array_job_and_collected(slurm, tmp_path):
     f'--workdir={tmp_path}/grid',
   )
   array, collect = printed.split()
-  # One of the parts is interrupted, and goes on by itself.
+  # One of the parts is interrupted, and resumes by itself.
   wait_until(lambda: state(slurm, f'{array}_1')[0] == 'RUNNING', 60)
   time.sleep(1)
   interrupt(slurm, f'{array}_1')
@@ -185,7 +185,7 @@ def test_two_tasks_do_what_one_process_does_and_go_on(slurm, main, tmp_path):
   assert end(slurm, job) == ('COMPLETED', 1)
   log = (tmp_path / 'log').read_text()
   assert log.count('saved; the same command resumes') == 2
-  assert 'Going on from step' in log
+  assert 'Resuming from step' in log
   assert_same(tmp_path / 'one', tmp_path / 'two')
 
 

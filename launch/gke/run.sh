@@ -17,7 +17,7 @@
 # which all hosts share: CLAIM is a claim of a volume with access mode ReadWriteMany, such
 # as Filestore's, and is mounted as /mnt/share; data sets are looked for in its
 # tensorflow_datasets. After a preemption the JobSet starts all hosts again, and the run
-# goes on from its last checkpoint.
+# resumes from its last checkpoint.
 #
 # Needs docker for build, and kubectl with a cluster that has JobSet installed and a node
 # pool of that accelerator and topology.

@@ -5,7 +5,7 @@
 #
 # Two minutes before the time limit, and when it is preempted, COMMAND gets SIGTERM: it
 # saves and leaves with status 143. The job then goes back into the queue under its number,
-# and the same command goes on. In the arguments %a is the task's number in an array job.
+# and the same command resumes. In the arguments %a is the task's number in an array job.
 #
 #SBATCH --requeue
 #SBATCH --open-mode=append

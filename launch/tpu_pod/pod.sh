@@ -22,7 +22,7 @@
 #
 # A run's folder is a path which all hosts share: --share is an NFS export (Filestore) in
 # the network of the slice, that copy mounts as /mnt/share on each. The state of a run is
-# there and not on the slice, so a run goes on from its last checkpoint on another slice.
+# there and not on the slice, so a run resumes from its last checkpoint on another slice.
 # Data sets are looked for in /mnt/share/tensorflow_datasets.
 #
 # Needs gcloud, logged in, with a project that has TPU quota.

@@ -1,11 +1,11 @@
-"""The paper's randomization tests of anybody's model."""
+"""The paper's randomization tests, for anyone's model."""
 
-__all__ = ['Result', 'randomization_test']
+LAZY = ('Result', 'randomization_test')
 
 
 def __getattr__(name):
-  # Only when asked for: it imports JAX, and `python -m` imports this module first.
-  if name in __all__:
+  # Imported on request: it imports JAX, and `python -m` imports this module first.
+  if name in LAZY:
     from rethink_gen.audit import testing
 
     return getattr(testing, name)

@@ -15,7 +15,7 @@ The model is trained on the true labels, on labels with an increasing fraction r
 random (uniformly over the classes, or with --random_labels=shuffled by the labels of other
 examples), and on inputs that are shuffled or replaced by noise, each with several seeds.
 The folder --workdir, by default one in runs/audit that is named after data and model, gets
-results.json, figure.png and report.html. The same command goes on where it stopped; more
+results.json, figure.png and report.html. The same command resumes where it stopped; more
 seeds or levels run only what is new.
 
 In Python: `rethink_gen.randomization_test(model, x_train, y_train, x_test, y_test)`.

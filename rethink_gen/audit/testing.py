@@ -15,7 +15,7 @@ The model is trained on the true labels, on labels with an increasing fraction r
 random (uniformly over the classes, or with --random_labels=shuffled by the labels of other
 examples), and on inputs that are shuffled or replaced by noise, each with several seeds.
 The folder --workdir, by default one in runs/audit that is named after data and model, gets
-results.json, figure.png and report.html. The same command goes on where it stopped; more
+results.json, figure.png and report.html. The same command resumes where it stopped; more
 seeds or levels run only what is new.
 
 In Python: `rethink_gen.randomization_test(model, x_train, y_train, x_test, y_test)`.
@@ -150,7 +150,7 @@ def randomization_test(
   Raises:
     BadInput: for what cannot be tested, be it that the first fit fails or predicts no
       labels; no result was written then.
-    train.Interrupted: after SIGTERM or SIGINT; the same call goes on.
+    train.Interrupted: after SIGTERM or SIGINT; the same call resumes.
   """
   dataset, held_out = randomizations.make_dataset(x_train, y_train, x_test, y_test)
   dataset = adapters.adapt(model, dataset)

@@ -117,9 +117,8 @@ def train(learner, dataset, setup, seed, folder, progress):
   if learner.program:
     outcome = loop.learn(config, data, folder, started, progress, learner.program)
     summary = summaries.summarize(config, data, changed, *outcome)
-    state, _, status = outcome
-    if status == 'complete':
-      logits = compute_logits(learner, state, looked_at)
+    if summary['status'] == 'complete':
+      logits = compute_logits(learner, outcome[0], looked_at)
       predictions = (logits[:, :2] if is_signs else logits).argmax(-1)
   else:
     classes = 2 if is_signs else data.num_classes

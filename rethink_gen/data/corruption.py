@@ -1,8 +1,8 @@
-"""True data and its five randomizations (Zhang et al. 2017, Section 2.1).
+"""The true data and five randomizations of it (Zhang et al. 2017, Section 2.1).
 
-Applied once, before training, to the whole data set. What example i gets depends on the
-seed and on i alone: its random bits lie at a place of a Philox stream that i determines,
-so a subset, another model or another machine sees the same corrupted data.
+A randomization is applied once, before training, to the whole data set. What happens to
+example i depends only on the seed and i, which sets the position of its random bits in a
+Philox stream. So a subset, another model or another machine sees the same corrupted data.
 """
 
 import functools
@@ -14,25 +14,25 @@ import numpy as np
 # One stream per purpose. The numbers determine published results: append, never reorder.
 LABELS, SHUFFLED_PIXELS, TRAIN_PIXELS, TEST_PIXELS, ORDER, DISTORTION = range(6)
 
-BLOCK = 1_000  # images corrupted at a time, to bound the memory their bits take
+BLOCK = 1_000  # images corrupted at a time, to bound the memory of their random bits
 
 
 class Corruption(NamedTuple):
   """One mode of randomization: what it changes, and the function that does it.
 
-  A mode changes labels, images, or nothing. Everything that depends on the mode (the
-  config's checks, streaming, runs trained together, cost estimates, audits) asks this
-  record, so a new mode is one new entry of CORRUPTIONS.
+  A mode changes labels, images, or nothing. Everything that depends on the mode (config
+  validation, streaming, runs trained at once, cost estimates, audits) consults this record,
+  so a new mode is one new entry in CORRUPTIONS.
 
   Attributes:
-    labels: labels(labels int (n,), num_classes, label_noise, seed) -> int32 (n,). For data
-      that are streamed the labels it is given are all -1, and those it leaves at -1 are
-      kept as they are stored.
+    labels: labels(labels int (n,), num_classes, label_noise, seed) -> int32 (n,). When
+      streaming, it is called with labels that are all -1; where it leaves -1, the stored
+      label is used.
     images: images(images (n, h, w, c), first, stream, seed, statistics) -> same shape.
-      `first` is the index of the first of them in its split, `stream` TRAIN_PIXELS or
-      TEST_PIXELS, `statistics` as for `corrupt_images`.
-    label_noise: the probability that a label is replaced; None: config.corruption has it.
-    dtype: of the images it makes; None: as they were.
+      `first` is the index of the first image in its split, `stream` is TRAIN_PIXELS or
+      TEST_PIXELS, `statistics` is as for `corrupt_images`.
+    label_noise: probability that a label is replaced; None: config.corruption.label_noise.
+    dtype: dtype of the corrupted images; None: unchanged.
   """
 
   labels: Callable | None = None
@@ -42,23 +42,23 @@ class Corruption(NamedTuple):
 
 
 def corrupt(dataset, mode, seed=0, label_noise=0.0):
-  """The data set with one mode of randomization applied.
+  """Applies one mode of randomization to a data set.
 
   Args:
-    dataset: a Dataset, uint8 images (n, h, w, c).
+    dataset: a Dataset with uint8 images (n, h, w, c).
     mode: a key of CORRUPTIONS. Modes that change labels leave the test labels true; those
       that change images change training and test images. Pixels are permuted over the whole
-      image, before the crop; Gaussian noise has the mean and variance of each channel over
+      image, before the crop. Gaussian noise has the mean and variance of each channel over
       all training images.
-    seed: of the corruption, independent of the training seed.
-    label_noise: probability that partial_labels replaces a label, uniformly over the
-      classes (possibly by itself). A label that is replaced at some noise level is
-      replaced by the same class at every higher one.
+    seed: seed of the corruption, independent of the training seed.
+    label_noise: probability that partial_labels replaces a label by a class drawn uniformly
+      (possibly the same one). A label that is replaced at some noise level is replaced by
+      the same class at every higher level.
 
   Returns:
-    A Dataset of the same shapes. Gaussian images are float32, or of the wider type that the
-    images have, on the scale of uint8, not clipped: clipping would change the variance they
-    are to match.
+    A Dataset of the same shapes. Gaussian images are float32, or the images' own dtype if
+    that is wider, on the uint8 scale and not clipped: clipping would change the variance
+    that they must match.
   """
   kind = CORRUPTIONS[mode]
   if kind.labels:
@@ -83,15 +83,16 @@ def corrupt(dataset, mode, seed=0, label_noise=0.0):
 
 
 def effective_label_noise(mode, label_noise):
-  """The probability that a mode replaces a label, where the config says `label_noise`."""
-  fixed = CORRUPTIONS[mode].label_noise if mode in CORRUPTIONS else None  # an audit's own
+  """The probability that a mode replaces a label, given the config's `label_noise`."""
+  # Modes that only audits have are not in CORRUPTIONS.
+  fixed = CORRUPTIONS[mode].label_noise if mode in CORRUPTIONS else None
   return label_noise if fixed is None else fixed
 
 
 def channel_statistics(images):
-  """(mean, standard deviation) of each channel, (c,) each, of images (n, h, w, c)."""
+  """(mean, standard deviation) per channel, each (c,), of images (n, h, w, c)."""
   pixels = images.reshape(-1, images.shape[-1])
-  kind = np.result_type(pixels, np.float32)  # of float64, what float32 cannot hold
+  kind = np.result_type(pixels, np.float32)  # float64 stays float64
   return tuple(
     moment(0, dtype=np.promote_types(kind, np.float64)).astype(kind)
     for moment in (pixels.mean, pixels.std)
@@ -99,39 +100,39 @@ def channel_statistics(images):
 
 
 def corrupt_images(images, first, stream, mode, seed, statistics=None):
-  """Consecutive examples, corrupted by a mode; unchanged by modes that leave images alone.
+  """Corrupts consecutive images; modes that leave images alone return them unchanged.
 
   Args:
     images: uint8 (n, h, w, c).
-    first: the index of the first of them in its split.
-    stream: TRAIN_PIXELS or TEST_PIXELS, by the split.
+    first: index of the first image in its split.
+    stream: TRAIN_PIXELS or TEST_PIXELS, depending on the split.
     mode: a key of CORRUPTIONS.
-    seed: of the corruption.
-    statistics: of `channel_statistics`, for modes with a dtype of their own.
+    seed: seed of the corruption.
+    statistics: from `channel_statistics`, for modes with their own dtype.
 
   Returns:
-    The same shape, and uint8 unless the mode has a dtype of its own.
+    Images of the same shape, uint8 unless the mode has its own dtype.
   """
   change = CORRUPTIONS[mode].images
   return change(images, first, stream, seed, statistics) if change else images
 
 
 def shuffle_pixels(images, first, stream, seed, statistics=None):
-  """One permutation of the pixels for all images; arguments as for `corrupt_images`."""
+  """Permutes the pixels of all images alike; arguments as for `corrupt_images`."""
   del first, stream, statistics
   size = images.shape[1] * images.shape[2]
   return _permute(images, _shared_permutation(seed, size))
 
 
 def permute_pixels(images, first, stream, seed, statistics=None):
-  """A permutation of its own for every image; arguments as for `corrupt_images`."""
+  """Permutes the pixels of each image independently; arguments as for `corrupt_images`."""
   del statistics
   size = images.shape[1] * images.shape[2]
   return _permute(images, random_permutations(seed, stream, first, len(images), size))
 
 
 def draw_gaussian(images, first, stream, seed, statistics):
-  """Gaussian noise with the channels' statistics; arguments as for `corrupt_images`."""
+  """Gaussian noise with the given channel statistics; arguments as for `corrupt_images`."""
   mean, deviation = statistics
   return mean + deviation * _normals(seed, stream, first, images.shape)
 
@@ -145,8 +146,8 @@ def noisy_labels(labels, num_classes, label_noise, seed):
 
 
 def random_bits(seed, stream, first, count, words):
-  """Random uint64 (count, words) for the examples from `first` on."""
-  # Philox makes four words a step, so each example takes whole steps.
+  """Random uint64 (count, words) for `count` examples, starting at `first`."""
+  # Philox yields four words per step, and each example takes whole steps.
   steps = -(-words // 4)
   philox = np.random.Philox(key=np.array([seed, stream], np.uint64))
   philox.advance(first * steps)
@@ -155,7 +156,7 @@ def random_bits(seed, stream, first, count, words):
 
 def random_permutations(seed, stream, first, count, size):
   """int64 (count, size): a permutation of range(size) for each example."""
-  # Not the stable kind, which takes 2.4 times as long: no two of the keys are the same.
+  # No two keys are equal, so the stable sort, which takes 2.4 times as long, is not needed.
   return np.argsort(random_bits(seed, stream, first, count, size), axis=1)
 
 
@@ -166,13 +167,13 @@ def _shared_permutation(seed, size):
 
 
 def _permute(images, permutations):
-  """Pixel positions permuted, channels together: (n, h, w, c), (n or 1, h*w) -> same."""
+  """Permutes pixels, channels together: (n, h, w, c), (n or 1, h*w) -> (n, h, w, c)."""
   flat = images.reshape(len(images), -1, images.shape[-1])
   return np.take_along_axis(flat, permutations[:, :, None], 1).reshape(images.shape)
 
 
 def _normals(seed, stream, first, shape):
-  """Standard normals, float32, of this shape (count, h, w, c)."""
+  """Standard normals, float32, of the given shape (count, h, w, c)."""
   from scipy import special  # slow to import
 
   size = int(np.prod(shape[1:]))

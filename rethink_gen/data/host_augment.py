@@ -1,11 +1,11 @@
-"""One image: decoded, cropped, resized, distorted. NumPy and Pillow, on the host.
+"""Decodes, crops, resizes and distorts one image on the host, with NumPy and Pillow.
 
-As TensorFlow's Inception preprocessing (slim's inception_preprocessing.py), but for this:
-Pillow averages over the pixels that a pixel of a smaller image covers, where TensorFlow
-looks at four of them; it always resizes bilinearly, where slim, unless in its fast mode,
-draws for each training image one of bilinear, nearest-neighbor, bicubic and area resizing;
-a crop need not cover a tenth of an object's box, for TFDS has no boxes; and what comes out
-is rounded to uint8.
+Follows TensorFlow's Inception preprocessing (slim's inception_preprocessing.py), with these
+differences: when shrinking, Pillow averages over all pixels that an output pixel covers,
+where TensorFlow uses four of them; resizing is always bilinear, where slim, outside its
+fast mode, draws one of bilinear, nearest-neighbor, bicubic and area resizing for each
+training image; a crop need not cover a tenth of an object's box, because TFDS has no boxes;
+and the result is rounded to uint8.
 """
 
 import io
@@ -14,25 +14,25 @@ import math
 import numpy as np
 from PIL import Image
 
-AREA = (0.05, 1.0)  # of a random crop, as a fraction of the image's
-ASPECT = (3 / 4, 4 / 3)  # its width over its height
+AREA = (0.05, 1.0)  # area of a random crop, as a fraction of the image
+ASPECT = (3 / 4, 4 / 3)  # width of a random crop over its height
 
 
 def decode(encoded, size, choose_box=None):
-  """The image in a file's bytes, cropped and resized: uint8 (size, size, 3).
+  """Decodes an image file, crops and resizes it: bytes -> uint8 (size, size, 3).
 
-  Gray images, CMYK and palettes become RGB. The resizing is bilinear and does not keep the
+  Grayscale, CMYK and palette images become RGB. Resizing is bilinear and does not keep the
   aspect ratio. A JPEG at least twice as large as needed is decoded at a half, a quarter or
   an eighth of its size, which is faster.
 
   Args:
-    encoded: the bytes of a JPEG, a PNG or whatever else Pillow reads.
+    encoded: the bytes of a JPEG, a PNG or any other format that Pillow reads.
     size: side of the result, in pixels.
-    choose_box: from (width, height) to the crop (left, top, right, bottom), all in pixels;
-      by default `center_box`.
+    choose_box: choose_box(width, height) -> the crop (left, top, right, bottom), all in
+      pixels; by default `center_box`.
 
   Raises:
-    Exception: of several kinds, when the bytes are no image or a damaged one.
+    Exception: of various types, if the bytes are damaged or not an image.
   """
   with Image.open(io.BytesIO(encoded)) as image:
     box = (choose_box or center_box)(*image.size)
@@ -41,7 +41,7 @@ def decode(encoded, size, choose_box=None):
       size * full_width / (box[2] - box[0]),
       size * full_height / (box[3] - box[1]),
     )
-    drafted = image.draft('RGB', wanted)  # None if it is no JPEG
+    drafted = image.draft('RGB', wanted)  # None unless it is a JPEG
     scale = drafted[1][2] / full_width if drafted else 1
     box = [edge * scale for edge in box]
     resampling = Image.Resampling.BILINEAR
@@ -55,15 +55,15 @@ def center_box(width, height):
 
 
 def random_box(width, height, uniform):
-  """A crop whose area and aspect ratio lie in AREA and ASPECT, as nearly as pixels allow.
+  """A crop whose area and aspect ratio lie in AREA and ASPECT, up to rounding to pixels.
 
-  The aspect ratio is uniform, then the height among those that fit, then the place: as
-  slim's `distorted_bounding_box_crop`. Where no crop is large enough and fits, as in an
-  image twenty times as wide as it is high, it is the whole image.
+  Draws the aspect ratio uniformly, then the height among those that fit, then the position,
+  like slim's `distorted_bounding_box_crop`. If no crop is large enough and fits, as in an
+  image twenty times as wide as it is high, the crop is the whole image.
 
   Args:
-    width, height: of the image, in pixels.
-    uniform: float64 (4,), from 0 to below 1.
+    width, height: size of the image, in pixels.
+    uniform: float64 (4,), in [0, 1).
 
   Returns:
     (left, top, right, bottom), in whole pixels.
@@ -81,14 +81,14 @@ def random_box(width, height, uniform):
 
 
 def jitter(image, uniform):
-  """Brightness, saturation, hue and contrast changed, in one of four orders.
+  """Changes brightness, saturation, hue and contrast, in one of four orders.
 
   Args:
     image: uint8 (h, w, 3).
-    uniform: float64 (5,), from 0 to below 1: one for each of COLOUR, one for the order.
+    uniform: float64 (5,), in [0, 1): one for each of COLOUR, and one for the order.
 
   Returns:
-    uint8 (h, w, 3). Only the end result is clipped.
+    uint8 (h, w, 3). Only the final result is clipped.
   """
   planes = np.multiply(
     image.transpose(2, 0, 1), np.float32(1 / 255), dtype=np.float32, order='C'
@@ -101,19 +101,19 @@ def jitter(image, uniform):
   return np.stack(list(np.rint(planes, out=planes).astype(np.uint8)), -1)
 
 
-# These four change float32 (3, h, w), black at 0 and white at 1, where it lies: new arrays
-# of this size would take longer than the arithmetic.
+# The next four functions change float32 (3, h, w), from 0 (black) to 1 (white), in place:
+# allocating arrays of this size would take longer than the arithmetic.
 
 
 def brighten(planes, amount):
-  """Adds the amount, as tf.image.adjust_brightness."""
+  """Adds `amount`, like tf.image.adjust_brightness."""
   planes += amount
 
 
 def saturate(planes, factor):
-  """Multiplies the saturation of HSV, to at most 1, as tf.image.adjust_saturation."""
+  """Multiplies the HSV saturation, capped at 1, like tf.image.adjust_saturation."""
   high = planes.max(0)
-  # Saturation is (high - low) / high, so above high / (high - low) the factor is too large.
+  # Saturation is (high - low) / high, so the factor is capped at high / (high - low).
   factors = np.maximum(high - planes.min(0), np.float32(1e-6))
   np.divide(high, factors, out=factors)
   factors.clip(0, factor, out=factors)
@@ -123,19 +123,20 @@ def saturate(planes, factor):
 
 
 def turn_hue(planes, turns):
-  """Adds to the hue of HSV, which is counted in turns, as tf.image.adjust_hue."""
+  """Adds `turns`, in full turns, to the HSV hue, like tf.image.adjust_hue."""
   red, green, blue = planes
   high = planes.max(0)
   span = np.maximum(high - planes.min(0), np.float32(1e-6))
-  # The hue in sixths of a turn: 0 red, 2 green, 4 blue.
+  # The hue in sixths of a turn: red is 0, green 2, blue 4.
   hue = (red - green) / span + 4
   part = (blue - red) / span + 2
   np.copyto(hue, part, where=high == green)
   np.subtract(green, blue, out=part)
   part /= span
   np.copyto(hue, part, where=high == red)
-  # A color lacks red in the third sixth and the fourth, fades in before, out behind:
-  # span * clip(min(k, 4 - k), 0, 1), with k = 5 + hue modulo 6; others alike.
+  # Red is lowest in the third and fourth sixths of a turn, falls before and rises after: it
+  # is high - span * clip(min(k, 4 - k), 0, 1), where k = (5 + hue) modulo 6. Green and blue
+  # have other offsets.
   for plane, offset in zip(planes, (5, 3, 1), strict=True):
     np.add(hue, np.float32(offset + 6 * turns), out=part)
     part /= 6
@@ -148,7 +149,7 @@ def turn_hue(planes, turns):
 
 
 def contrast(planes, factor):
-  """Stretches each channel about its mean, as tf.image.adjust_contrast."""
+  """Scales each channel about its mean, like tf.image.adjust_contrast."""
   mean = planes.mean((1, 2), keepdims=True)
   planes -= mean
   planes *= factor
@@ -161,5 +162,5 @@ COLOUR = (
   (turn_hue, -0.2, 0.2),
   (contrast, 0.5, 1.5),
 )
-# Slim's four, of the 24 there are.
+# The four that slim uses, out of 24.
 ORDERS = ((0, 1, 2, 3), (1, 0, 3, 2), (3, 2, 0, 1), (2, 1, 3, 0))

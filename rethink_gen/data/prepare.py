@@ -2,26 +2,26 @@ r"""Downloads a TFDS data set and prepares it for this project, once.
 
   python -m rethink_gen.data.prepare --dataset=cifar10 [--data_dir=DIR]
 
-writes DIR/cifar10/VERSION in the array_record format, the one that can be read
-without TensorFlow. DIR is by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-Preparing needs TensorFlow: pip install 'rethink_gen[prepare]'.
+writes DIR/cifar10/VERSION in the array_record format, which can be read without
+TensorFlow. DIR defaults to $TFDS_DATA_DIR, else ~/tensorflow_datasets. Preparing
+needs TensorFlow: pip install 'rethink_gen[prepare]'.
 
-On a machine without internet, give the files that TFDS would download, several
+On a machine without internet access, give the files that TFDS would download,
 separated by commas:
 
   python -m rethink_gen.data.prepare --dataset=cifar10 \
       --from_archive=cifar-10-binary.tar.gz
 
-They must be the original files: TFDS knows the sha256 of each, and another is refused.
+They must be the original files: TFDS knows their sha256, and any other file is refused.
 
---dataset=generated_images is drawn here, without download or TensorFlow: 1,000 small JPEGs
-of colored shapes, to try streaming with.
+--dataset=generated_images needs neither a download nor TensorFlow: it draws 1,000 small
+JPEGs of colored shapes, for trying out streaming.
 """
 
 from rethink_gen import interrupt
 
 if __name__ == '__main__':
-  interrupt.leave_at_once()  # before all that is slow to import
+  interrupt.leave_at_once()  # before the slow imports
 
 import contextlib
 import hashlib
@@ -46,8 +46,8 @@ FROM_ARCHIVE = flags.DEFINE_list(
 
 
 def main(argv: list[str]) -> None:
-  """Prepares what the flags say; what the user got wrong is one sentence, status 2."""
-  logging.set_verbosity(logging.WARNING)  # TFDS shows its progress without the log
+  """Prepares the data set named by the flags; a user error exits with status 2."""
+  logging.set_verbosity(logging.WARNING)  # TFDS shows progress without the log
   for number in (signal.SIGINT, signal.SIGTERM):  # clean up on the way out
     signal.signal(number, lambda number, _: sys.exit(128 + number))
   try:
@@ -67,14 +67,14 @@ def prepare(name: str, data_dir: pathlib.Path, archives: list[str]) -> str:
   Args:
     name: a TFDS data set, with its config if it has several.
     data_dir: the folder of the TFDS data sets.
-    archives: local files to use in place of the download, or none.
+    archives: local files to use instead of downloading, or none.
 
   Raises:
-    errors.BadInput: the data set is unknown, an archive is not the original, or there
-      is no TensorFlow, no network, or no room.
+    errors.BadInput: the data set is unknown, an archive is not an original file, or
+      TensorFlow, the network or disk space is missing.
   """
   if name in ('digits', 'npz'):
-    return f'{name} needs no preparing'
+    return f'{name} needs no preparation'
   if folder := sources.find_prepared(name, data_dir):
     sources.check_format(folder)
     return f'{name} is already prepared in {folder}'
@@ -101,9 +101,9 @@ def prepare(name: str, data_dir: pathlib.Path, archives: list[str]) -> str:
       )
     builder = tfds.builder(name, data_dir=data_dir, file_format='array_record')
     folder = pathlib.Path(builder.data_path)
-    if folder.exists():  # TFDS would take it as it is
+    if folder.exists():  # TFDS would use it as is
       raise errors.BadInput(
-        f'{folder} is there and is not a prepared data set: delete it, then try again'
+        f'{folder} exists but is not a prepared data set: delete it, then try again'
       )
     _download_and_prepare(builder, data_dir, originals)
   except errors.BadInput:
@@ -115,32 +115,32 @@ def prepare(name: str, data_dir: pathlib.Path, archives: list[str]) -> str:
       f'{name} could not be downloaded ({type(error).__name__}): connect to the '
       'internet, or give the files as --from_archive=FILE'
     ) from None
-  except Exception as error:  # whatever else stops TFDS: no room, no such config, ...
+  except Exception as error:  # anything else that stops TFDS, such as a full disk
     raise errors.BadInput(
       f'{name} could not be prepared in {data_dir} ({sources.reason(error)}): nothing '
-      'was kept, so put this right and try again'
+      'was kept, so fix this and try again'
     ) from None
   return f'{folder.parent.relative_to(data_dir)} is prepared in {folder}'
 
 
 def _original_names(builder, archives: list[str]) -> dict[str, str]:
-  """{the name under which TFDS looks for it: archive}, of all that it asks for."""
+  """{name under which TFDS looks for the file: archive}, for each archive."""
   if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not archives:
     raise errors.BadInput(
-      f'{builder.name} cannot be downloaded by a program: fetch its files as '
-      f'https://www.tensorflow.org/datasets/catalog/{builder.name} says and give '
-      'them as --from_archive=FILE,FILE'
+      f'{builder.name} cannot be downloaded automatically: get its files as described at '
+      f'https://www.tensorflow.org/datasets/catalog/{builder.name} and give them as '
+      '--from_archive=FILE,FILE'
     )
   return {_original_name(builder, archive): archive for archive in archives}
 
 
 def _download_and_prepare(builder, data_dir: pathlib.Path, originals: dict) -> None:
-  """Runs the builder, with its downloads in a folder that goes away afterwards."""
+  """Runs the builder, with its downloads in a temporary folder."""
   import tensorflow_datasets as tfds
 
   data_dir.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(dir=data_dir, prefix='.download-') as scratch:
-    # TFDS takes a file from here, under the name it knows, instead of downloading it.
+    # TFDS uses a file found here under the expected name instead of downloading it.
     manual = pathlib.Path(scratch, 'manual')
     manual.mkdir()
     for name, archive in originals.items():
@@ -153,15 +153,15 @@ def _download_and_prepare(builder, data_dir: pathlib.Path, originals: dict) -> N
         ),
       )
     finally:
-      with contextlib.suppress(OSError):  # empty if it failed, else it has to stay
+      with contextlib.suppress(OSError):  # empty after a failure; otherwise it stays
         os.rmdir(builder.data_path.parent)
 
 
 def _original_name(builder, archive: str) -> str:
-  """The name under which TFDS looks for a file; raises errors.BadInput if for none.
+  """The name under which TFDS looks for a file; raises errors.BadInput if it does not.
 
-  TFDS has a checksum for what it downloads itself, and none for what it asks the user
-  to fetch, as for ImageNet.
+  TFDS has checksums for the files that it downloads itself, but not for those that it
+  asks the user to get, such as ImageNet's.
   """
   try:
     with open(archive, 'rb') as file:
@@ -183,11 +183,11 @@ def _original_name(builder, archive: str) -> str:
 
 
 def parse(argv: list[str]) -> list[str]:
-  """absl's flags from the command line, a fault of theirs in one sentence, status 2."""
+  """Parses absl flags; an error prints one sentence and exits with status 2."""
   try:
     return flags.FLAGS(argv)
   except flags.Error as error:
-    output.say(f'prepare: {error}; --help shows what there is')
+    output.say(f'prepare: {error}; --help lists the flags')
     sys.exit(2)
 
 

@@ -1,4 +1,4 @@
-"""From stored images to network inputs, compiled, on the device (Appendix A)."""
+"""Turns stored images into network inputs, compiled, on the device (Appendix A)."""
 
 import jax
 import jax.numpy as jnp
@@ -6,22 +6,22 @@ from jax.scipy import ndimage
 
 
 def crop_shape(height, width, crop_size=None):
-  """(h, w) after the crop: a square of `crop_size`, or None: 7/8 of each side."""
+  """(h, w) after the crop: a square of side `crop_size`; None: 7/8 of each side."""
   if crop_size is not None:
     return crop_size, crop_size
   return round(height * 7 / 8), round(width * 7 / 8)
 
 
 def preprocess(images, shape, regularization=None, key=None):
-  """Scaled, cropped to `shape` and standardized: (n, h, w, c) -> float32 (n, *shape, c).
+  """Scales, crops to `shape` and standardizes: (n, h, w, c) -> float32 (n, *shape, c).
 
   Args:
     images: uint8, or float32 on the same scale.
-    shape: (h, w) of the crop, as `crop_shape` gives it.
-    regularization: None for evaluation: the center crop and nothing random. For training
+    shape: (h, w) of the crop, from `crop_shape`.
+    regularization: None for evaluation: the center crop, and nothing random. For training,
       `config.regularization`, whose random_rotation, random_crop and random_flip are
-      applied in this order, anew for every image.
-    key: of this batch; needed when anything is random.
+      applied in this order, independently for each image.
+    key: PRNG key of this batch; required if anything is random.
   """
   images = images.astype(jnp.float32) / 255
   random = regularization or {}
@@ -40,15 +40,15 @@ def preprocess(images, shape, regularization=None, key=None):
 
 
 def scale(images):
-  """To [-1, 1], as TensorFlow's Inception preprocessing: uint8 or float32 -> float32."""
+  """Scales to [-1, 1], like TensorFlow's Inception: uint8 or float32 -> float32."""
   return images.astype(jnp.float32) / 127.5 - 1
 
 
 def standardize(images):
   """Per-image standardization: subtract the mean, divide by max(std, 1/sqrt(size)).
 
-  Mean and standard deviation over all pixels and channels of each image, as TensorFlow's
-  `per_image_standardization`.
+  Mean and standard deviation are over all pixels and channels of each image, as in
+  TensorFlow's `per_image_standardization`.
   """
   axes = (1, 2, 3)
   size = images[0].size
@@ -62,7 +62,7 @@ def crop_center(images, shape):
 
 
 def crop_random(key, images, shape):
-  """Every place where the crop fits is equally likely, for each image on its own."""
+  """Crops each image independently, at a position uniform over those where it fits."""
   room = jnp.array(images.shape[1:3]) - jnp.array(shape)
   corners = jax.random.randint(key, (len(images), 2), 0, room + 1)
 
@@ -73,7 +73,7 @@ def crop_random(key, images, shape):
 
 
 def rotate(key, images, max_degrees):
-  """About the center, by angles uniform in +-max_degrees, bilinear, black outside."""
+  """Rotates about the center by angles uniform in +-max_degrees; bilinear, black fill."""
   angles = jnp.deg2rad(
     jax.random.uniform(key, (len(images),), minval=-max_degrees, maxval=max_degrees)
   )

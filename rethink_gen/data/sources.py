@@ -1,8 +1,8 @@
-"""Where images and labels come from: scikit-learn, a user's file, or TFDS.
+"""Loads images and labels from scikit-learn, a user's file, or TFDS.
 
-Whatever the source, the rest of the project sees one shape: `Dataset`, uint8 images and
-int32 labels in memory. A TFDS data set is decoded once and cached as an .npz file; from
-then on a start reads that file and TFDS is not even imported. TensorFlow never is.
+Whatever the source, the rest of the project sees a `Dataset`: uint8 images and int32
+labels in memory. A TFDS data set is decoded once and cached as an .npz file; later starts
+read that file and do not even import TFDS. TensorFlow is never imported.
 """
 
 import functools
@@ -25,12 +25,12 @@ from rethink_gen import errors, paths
 from rethink_gen.data import synthetic
 
 KEYS = ('x_train', 'y_train', 'x_test', 'y_test')
-MAX_CLASSES = 2**16  # a larger label is a mistake, and would size the last layer
+MAX_CLASSES = 2**16  # a larger label is a mistake, and would inflate the last layer
 CATALOGUE = 'https://www.tensorflow.org/datasets/catalog/overview#image_classification'
-NAME = r'[a-z]\w*(/\w[\w.-]*)?'  # of a TFDS data set, with its config if it has one
+NAME = r'[a-z]\w*(/\w[\w.-]*)?'  # a TFDS data set, with its config if it has one
 BLOCK = 1000  # examples decoded at once
-# Training examples, test examples, shape of an image (None: many), classes; as published,
-# each in https://www.tensorflow.org/datasets/catalog/NAME, digits in scikit-learn's manual.
+# Training examples, test examples, image shape (None: varying), classes; as published at
+# https://www.tensorflow.org/datasets/catalog/NAME, for digits in scikit-learn's manual.
 SIZES = {
   'cifar10': (50_000, 10_000, (32, 32, 3), 10),
   'cifar100': (50_000, 10_000, (32, 32, 3), 100),
@@ -69,7 +69,7 @@ class Dataset(NamedTuple):
 
 
 def first(dataset, num_train=None, num_test=None):
-  """The Dataset of the first so many examples of each split; None: all."""
+  """A Dataset of the first num_train and num_test examples; None: all."""
   return dataset._replace(
     x_train=dataset.x_train[:num_train],
     y_train=dataset.y_train[:num_train],
@@ -90,7 +90,7 @@ def load(name: str, data_dir: str | None = None, path: str | None = None) -> Dat
     path: the file that `npz` reads.
 
   Raises:
-    errors.BadInput: the data set is unknown, not there, damaged, or of another kind.
+    errors.BadInput: the data set is unknown, missing, damaged, or not of a supported kind.
   """
   if name == 'digits':
     return _load_digits()
@@ -100,11 +100,11 @@ def load(name: str, data_dir: str | None = None, path: str | None = None) -> Dat
 
 
 def version(name: str, data_dir: str | None = None, path: str | None = None) -> str | None:
-  """What tells the data from others of the same name; arguments as for `load`.
+  """What distinguishes data of the same name; arguments as for `load`.
 
   Returns:
-    A digest of the arrays of an .npz file, whatever its name and compression; the version
-    of a prepared TFDS data set; None for digits, and for data that are not there.
+    For an .npz file, a digest of its arrays, independent of its name and compression; for
+    TFDS, the version that is prepared; None for digits and for missing data.
 
   Raises:
     errors.BadInput: the file cannot be used.
@@ -126,7 +126,7 @@ def version(name: str, data_dir: str | None = None, path: str | None = None) -> 
 
 @functools.lru_cache(maxsize=16)
 def _npz_digest(path: str, *status: int) -> str:
-  """A digest of the `Dataset` in a file, read again when its status changes."""
+  """A digest of the `Dataset` in a file, which is read again if its status changes."""
   del status
   digest = hashlib.blake2b(digest_size=16)
   for array in map(np.ascontiguousarray, _load_npz(path)):
@@ -142,9 +142,9 @@ def tfds_folder(data_dir: str | None = None) -> pathlib.Path:
 
 
 def _load_digits() -> Dataset:
-  """Handwritten digits, 8x8x1, ten classes: 1,437 to train on, 360 to test on.
+  """Handwritten digits, 8x8x1, ten classes: 1,437 training and 360 test examples.
 
-  They are read from where scikit-learn has them, which takes a second or two to import.
+  Read from scikit-learn's file directly, because importing scikit-learn takes 1 to 2 s.
   """
   folder = pathlib.Path(importlib.util.find_spec('sklearn').origin).parent
   rows = np.loadtxt(folder / 'datasets/data/digits.csv.gz', delimiter=',')
@@ -155,7 +155,7 @@ def _load_digits() -> Dataset:
 
 
 def _load_npz(path: str | os.PathLike | None) -> Dataset:
-  """Reads an .npz file with `KEYS` and perhaps num_classes; raises errors.BadInput."""
+  """Reads an .npz file with `KEYS` and optionally num_classes; raises errors.BadInput."""
   if not path:
     raise errors.BadInput(
       "data set 'npz' needs the path of a file with the arrays "
@@ -165,36 +165,36 @@ def _load_npz(path: str | os.PathLike | None) -> Dataset:
 
 
 def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
-  """What an .npz file has of `KEYS` and num_classes; raises errors.BadInput."""
+  """Those of `KEYS` and num_classes that an .npz file has; raises errors.BadInput."""
   path = paths.local(path)
   try:
     with open(path, 'rb') as stream:
-      if not zipfile.is_zipfile(stream):  # np.load reads other kinds of files too
+      if not zipfile.is_zipfile(stream):  # np.load also reads other kinds of files
         raise zipfile.BadZipFile('it is not a zip archive')
       # Pickled arrays run code when they are loaded, so none is accepted.
       file = np.load(stream, allow_pickle=False)
       return {key: file[key] for key in (*KEYS, 'num_classes') if key in file}
   except FileNotFoundError:
-    raise errors.BadInput(f'there is no file {path}: give one that is there') from None
+    raise errors.BadInput(f'there is no file {path}: give an existing one') from None
   except MemoryError:
     raise errors.BadInput(f'{path} does not fit in memory: use fewer images') from None
-  except Exception as error:  # NumPy and zipfile raise many kinds for a damaged file
+  except Exception as error:  # NumPy and zipfile raise many types for a damaged file
     raise errors.BadInput(
       f'{path} cannot be read as an .npz file ({reason(error)}): write it with '
-      f'numpy.savez and the arrays {", ".join(KEYS)}, none of them of Python objects'
+      f'numpy.savez and the arrays {", ".join(KEYS)}, none of them holding Python objects'
     ) from None
 
 
 def _checked(arrays: Mapping[str, np.ndarray], where: str) -> Dataset:
-  """The arrays as a `Dataset`, if they are one.
+  """Checks arrays and makes a `Dataset` of them.
 
   Args:
     arrays: x_train, x_test uint8 (n, h, w) or (n, h, w, c); y_train, y_test any integer
       type (n,); optionally num_classes, by default the largest training label plus one.
-    where: what to call their source in a message.
+    where: name of their source, for messages.
 
   Raises:
-    errors.BadInput: an array is missing, or of a wrong shape, type, length or range.
+    errors.BadInput: an array is missing, or its shape, type, length or range is wrong.
   """
   missing = [key for key in KEYS if key not in arrays]
   if missing:
@@ -216,7 +216,7 @@ def _checked(arrays: Mapping[str, np.ndarray], where: str) -> Dataset:
     if not x.size or len(x) != len(y):
       raise errors.BadInput(
         f'{where} has x_{split} of shape {x.shape} and {len(y)} labels y_{split}: '
-        'there must be at least one image, none of them empty, and as many labels'
+        'there must be at least one image, no empty ones, and one label per image'
       )
     images[split], labels[split] = x[..., None] if x.ndim == 3 else x, y
   if images['train'].shape[1:] != images['test'].shape[1:]:
@@ -256,17 +256,17 @@ def _load_tfds(name: str, data_dir: pathlib.Path) -> Dataset:
     try:
       return _load_npz(cached)
     except errors.BadInput as error:
-      logging.warning('Decoding %s again, its cached copy is damaged: %s', name, error)
-  print(f'Decoding {name}, once; later starts read {cached}', flush=True)
+      logging.warning('Decoding %s again; its cached copy is damaged: %s', name, error)
+  print(f'Decoding {name} once; later starts read {cached}', flush=True)
   dataset = _decode(folder)
   _write_cache(dataset, cached)
   return dataset
 
 
 def find(name: str, data_dir: pathlib.Path) -> pathlib.Path:
-  """The folder of the newest prepared version, in a format that can be read.
+  """The folder of the newest prepared version, after a check of its format.
 
-  The generated data set is made in the cache where it is not prepared.
+  The synthetic data set is generated in the cache if it is not prepared.
 
   Raises:
     errors.BadInput: the data set is unknown, not prepared, or in another format.
@@ -282,7 +282,7 @@ def find(name: str, data_dir: pathlib.Path) -> pathlib.Path:
 
 def find_prepared(name: str, data_dir: pathlib.Path) -> pathlib.Path | None:
   """The folder of the newest prepared version of a TFDS data set, if there is one."""
-  # A name that leads elsewhere, as ../x or x/* would, is nobody's.
+  # Rejects names that lead elsewhere, such as ../x or x/*.
   if not re.fullmatch(NAME, name):
     return None
   versions = [info.parent for info in data_dir.glob(f'{name}/*/dataset_info.json')]
@@ -299,14 +299,14 @@ def check_format(folder: pathlib.Path) -> None:
     raise damaged(folder, error) from None
   if file_format != 'array_record':
     raise errors.BadInput(
-      f'the data set in {folder} is in the {file_format} format and only array_record '
+      f'the data set in {folder} is in the {file_format} format, but only array_record '
       'can be read: prepare it in another data_dir with python -m '
       'rethink_gen.data.prepare'
     )
 
 
 def unknown(name: str) -> errors.BadInput:
-  """The error for a data set that nobody knows."""
+  """The error for an unknown data set."""
   return errors.BadInput(
     f'data set {name!r} is unknown: give digits, npz, or the name of a TFDS image '
     f'classification set such as cifar10, cifar100 or mnist, listed at {CATALOGUE}'
@@ -314,7 +314,7 @@ def unknown(name: str) -> errors.BadInput:
 
 
 def _not_prepared(name: str, data_dir: pathlib.Path) -> errors.BadInput:
-  """The error for a data set that is not in the folder, or is unknown."""
+  """The error for a data set that is unknown or not in the folder."""
   if not re.fullmatch(NAME, name):
     return unknown(name)
   configs = sorted(
@@ -334,7 +334,7 @@ def _not_prepared(name: str, data_dir: pathlib.Path) -> errors.BadInput:
     tfds.builder_cls(name.split('/')[0])
   except tfds.core.DatasetNotFoundError:
     return unknown(name)
-  except Exception as error:  # a data set that TFDS knows and cannot import is known
+  except Exception as error:  # TFDS knows the data set but cannot import it
     logging.debug('TFDS cannot import %s: %s', name, error)
   return errors.BadInput(
     f'data set {name!r} is not prepared in {data_dir}: set TFDS_DATA_DIR to the folder '
@@ -354,7 +354,7 @@ def damaged(folder: pathlib.Path, error: Exception) -> errors.BadInput:
 
 
 def _digest(folder: pathlib.Path) -> str:
-  """A digest of all files of a folder, names and bytes; raises errors.BadInput."""
+  """A digest of all files in a folder, names and bytes; raises errors.BadInput."""
   digest = hashlib.blake2b(digest_size=16)
   try:
     for path in sorted(filter(pathlib.Path.is_file, folder.iterdir())):
@@ -384,9 +384,9 @@ def _decode(folder: pathlib.Path) -> Dataset:
     raise
   except MemoryError:
     raise errors.BadInput(
-      f'the images of the data set in {folder} do not fit in memory: use a smaller set'
+      f'the images of the data set in {folder} do not fit in memory: use a smaller one'
     ) from None
-  except Exception as error:  # TFDS and array_record raise many kinds for damaged files
+  except Exception as error:  # TFDS and array_record raise many types for damaged files
     raise damaged(folder, error) from None
   if num_classes:
     arrays['num_classes'] = np.asarray(num_classes)
@@ -394,7 +394,7 @@ def _decode(folder: pathlib.Path) -> Dataset:
 
 
 def check_kind(builder, folder: pathlib.Path, splits: tuple[str, ...]) -> None:
-  """Raises errors.BadInput unless it is image classification with these splits."""
+  """Raises errors.BadInput unless the set is image classification with these splits."""
   features = builder.info.features
   for split in splits:
     if split not in builder.info.splits:
@@ -418,7 +418,7 @@ def check_kind(builder, folder: pathlib.Path, splits: tuple[str, ...]) -> None:
 
 
 def _check_shape(builder, folder: pathlib.Path) -> None:
-  """Raises errors.BadInput unless all images are of one shape."""
+  """Raises errors.BadInput unless all images are uint8 of one shape."""
   image = builder.info.features['image']
   fixed = isinstance(image.shape, tuple) and len(image.shape) == 3
   if not fixed or None in image.shape or image.np_dtype != np.uint8:
@@ -430,7 +430,7 @@ def _check_shape(builder, folder: pathlib.Path) -> None:
 
 
 def _decode_split(source, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-  """Images uint8 (n, *shape) and labels int64 (n,) of a TFDS data source."""
+  """Images uint8 (n, *shape) and labels int64 (n,) from a TFDS data source."""
   x = np.empty((len(source), *shape), np.uint8)
   y = np.empty(len(source), np.int64)
   for start in range(0, len(source), BLOCK):
@@ -441,20 +441,20 @@ def _decode_split(source, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarra
 
 
 def cache_folder() -> pathlib.Path:
-  """Where decoded data and compiled programs are kept from one run to the next."""
+  """The folder that keeps decoded data and compiled programs between runs."""
   own = os.environ.get('RETHINK_GEN_CACHE')
   shared = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
   try:
     return pathlib.Path(paths.local(own or os.path.join(shared, 'rethink_gen')))
   except errors.BadInput as error:
     raise errors.BadInput(
-      f'there is no folder to keep compiled programs in: {error}, or set '
+      f'there is no folder for compiled programs: {error}, or set '
       'RETHINK_GEN_CACHE to a folder'
     ) from None
 
 
 def _write_cache(dataset: Dataset, path: pathlib.Path) -> None:
-  """Writes the file whole or not at all; a cache that cannot be written only warns."""
+  """Writes the file atomically; if it cannot be written, only warns."""
   temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex}')
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -465,7 +465,7 @@ def _write_cache(dataset: Dataset, path: pathlib.Path) -> None:
         os.fsync(file.fileno())
       os.replace(temporary, path)
     finally:
-      temporary.unlink(missing_ok=True)  # there only if something above failed
+      temporary.unlink(missing_ok=True)  # exists only if something above failed
   except OSError as error:
     logging.warning(
       'The decoded images are not cached, so the next start decodes them again: %s',
@@ -474,6 +474,6 @@ def _write_cache(dataset: Dataset, path: pathlib.Path) -> None:
 
 
 def reason(error: Exception) -> str:
-  """The first sentence of an error's message, short enough to stand in another."""
+  """The first sentence of an error's message, short enough to quote in another."""
   sentence = re.split(r'[.:]?\s*(?:\n|$|\.\s)', str(error).strip(), maxsplit=1)[0]
   return sentence[:200] or type(error).__name__

@@ -1,12 +1,11 @@
-"""Data sets that do not fit on a device: decoded from TFDS while the network learns.
+"""Data sets too large for a device, decoded from TFDS while the network trains.
 
-Batch k of a run is a pure function of the config, the data set and k. So a run goes on at
-the very next example from its step alone, and any number of hosts and workers sees the same
-batches: each host makes its share of them. Grain calls that function ahead of need.
+Batch k of a run is a pure function of the config, the data set and k. So a run needs only
+its step to resume at the very next example, and any number of hosts and workers sees the
+same batches: each host makes its share of them. Grain calls that function ahead of time.
 
-Images come out cropped, resized and distorted, as uint8. What is left to the device is to
-scale them, by `preprocess.scale` or `preprocess.standardize`; it must not crop or flip them
-again.
+Images come out as uint8, cropped, resized and distorted. The device only scales them, with
+`preprocess.scale` or `preprocess.standardize`; it must not crop or flip them again.
 """
 
 import functools
@@ -24,22 +23,22 @@ from absl import flags
 from rethink_gen import errors
 from rethink_gen.data import corruption, host_augment, sources
 
-STATISTICS = 1_000  # training images whose mean and deviation Gaussian images have
-THREADS = 2  # of a process, each making a batch of its own
-EPOCH = 2**32  # places that an epoch takes in the stream of distortions
-NUMBERS = 10  # uniform ones that distort an image: box 4, flip 1, colors 5
+STATISTICS = 1_000  # training images that set the mean and deviation of Gaussian images
+THREADS = 2  # per process, each making one batch at a time
+EPOCH = 2**32  # positions per epoch in the stream of distortions
+NUMBERS = 10  # uniform random numbers that distort an image: box 4, flip 1, colors 5
 
 
 class Split(NamedTuple):
-  """The examples of a split. What identifies an example is its index in TFDS.
+  """The examples of a split; an example is identified by its index in TFDS.
 
   Attributes:
-    where: name and folder, for messages.
-    folder: where the data set lies.
+    where: split and data set, for messages.
+    folder: the folder of the data set.
     records: random access to {'image': the bytes of a file, 'label': int}.
-    redrawn: int32 (n,) of the n examples in use: the label that the corruption drew for an
-      example, or -1 where it keeps its own.
-    stream: of the random bits that corrupt its pixels.
+    redrawn: int32 (n,), for the n examples in use: the label that the corruption drew, or
+      -1 where an example keeps its own.
+    stream: the stream of random bits that corrupts the pixels.
   """
 
   where: str
@@ -56,8 +55,8 @@ class Source(NamedTuple):
     train, test: Split.
     num_classes: at least 2.
     image_shape: (s, s, 3), where s is config.dataset.crop_size.
-    statistics: (mean, standard deviation) of the channels of training images, float32 (3,)
-      each, for the mode gaussian; else None.
+    statistics: (mean, standard deviation) per channel of training images, each float32
+      (3,), in the mode gaussian; else None.
   """
 
   train: Split
@@ -76,15 +75,15 @@ class Source(NamedTuple):
 
 
 def open(config):
-  """The Source of a config that has dataset.streaming; all corrupted labels are drawn.
+  """Opens the Source of a config with dataset.streaming and draws all corrupted labels.
 
-  Tests on the split 'test', or on 'validation' where there is none or, as in ImageNet, its
-  labels are secret. For the mode gaussian it reads the first 1,000 training images, whose
+  The test split is 'test', or 'validation' if there is no 'test' or its labels are secret,
+  as in ImageNet. In the mode gaussian, the first 1,000 training images are read and their
   statistics stand for those of all: TFDS stores examples in random order.
 
   Raises:
-    errors.BadInput: the data set is unknown, not prepared, damaged, of another kind, or
-      smaller than the config says.
+    errors.BadInput: the data set is unknown, not prepared, damaged, not of a supported
+      kind, or smaller than the config says.
   """
   name, mode, seed = config.dataset.name, config.corruption.mode, config.corruption.seed
   folder = sources.find(name, sources.tfds_folder(config.dataset.data_dir))
@@ -104,8 +103,8 @@ def open(config):
 
 
 def _open_splits(name, folder):
-  """(train, test, number of classes) of a prepared data set, all its examples in use."""
-  import tensorflow_datasets as tfds  # slow to import, and workers need not
+  """(train, test, number of classes) of a prepared data set, with all examples in use."""
+  import tensorflow_datasets as tfds  # slow, and not needed by workers
 
   try:
     builder = tfds.builder_from_directory(str(folder))
@@ -132,13 +131,13 @@ def _open_splits(name, folder):
       splits.append(Split(f'{split} of {name}', folder, records, redrawn, stream))
   except (errors.BadInput, ImportError):
     raise
-  except Exception as error:  # TFDS and array_record raise many kinds for damaged files
+  except Exception as error:  # TFDS and array_record raise many types for damaged files
     raise sources.damaged(folder, error) from None
   return *splits, num_classes
 
 
 def _first(split, count, field):
-  """The Split with only its first `count` examples in use; None: all."""
+  """The Split, with only its first `count` examples in use; None: all."""
   available = len(split.redrawn)
   if (count or 0) > available:
     raise errors.BadInput(
@@ -149,7 +148,7 @@ def _first(split, count, field):
 
 
 def _statistics(split, size):
-  """Mean and standard deviation of the channels over the first STATISTICS images."""
+  """Mean and standard deviation per channel over the first STATISTICS images."""
   indices = range(min(STATISTICS, len(split.redrawn)))
   moments = []
   for index, (encoded, _) in zip(indices, _read(split, indices), strict=True):
@@ -160,26 +159,26 @@ def _statistics(split, size):
 
 
 def train_batches(source, config, first_step, process_index, process_count):
-  """This host's share of the run's batches, from that of step `first_step` on.
+  """This host's share of the run's batches, starting at step `first_step`.
 
-  Every epoch is a new permutation of the training examples, and those left over after its
-  last whole batch sit it out. Of each global batch host p takes the p-th part, so that all
-  parts, one after another, are the same batch whatever their number.
+  Every epoch is a new permutation of the training examples; those left over after the last
+  whole batch are not used. Host p gets the p-th part of each global batch, so the parts put
+  together are the same batch however many there are.
 
   Args:
-    source: as `open` gives it for this config.
-    config: batch_size, a multiple of process_count; num_epochs, which ends the iteration;
-      dataset.workers, seed, corruption and regularization.
+    source: from `open`, for this config.
+    config: uses batch_size, a multiple of process_count; num_epochs, which ends the
+      iteration; dataset.workers, seed, corruption and regularization.
     first_step: 0 or the step of a checkpoint.
-    process_index, process_count: this host among all, as jax.process_index() gives it.
+    process_index, process_count: this host and the number of hosts, as in JAX.
 
   Returns:
     An iterator of (images uint8 (b / hosts, s, s, 3), labels int32 (b / hosts,)); float32
-    on the scale of uint8 in the mode gaussian. It makes batches ahead, in threads or in
-    worker processes: close() ends them.
+    on the uint8 scale in the mode gaussian. It makes batches ahead of time, in threads or
+    worker processes; close() ends them.
 
   Raises:
-    errors.BadInput: on the way, for a damaged image or file.
+    errors.BadInput: during iteration, for a damaged image or file.
   """
   steps = steps_per_epoch(source, config) * config.num_epochs
   share = (process_index, process_count)
@@ -192,11 +191,11 @@ def evaluation_batches(source, config, split, process_index, process_count):
 
   Args:
     source, config, process_index, process_count: as for `train_batches`.
-    split: source.train, whose labels and images are those of training, or source.test.
+    split: source.train, corrupted as in training, or source.test.
 
   Returns:
-    An iterator as that of `train_batches`, of (images, labels, counts), where counts is
-    bool (b / hosts,): false where the last batch is filled up, with black images.
+    An iterator like that of `train_batches`, of (images, labels, counts). counts is bool
+    (b / hosts,), False where the last batch is padded with black images.
   """
   batches = range(-(-len(split.redrawn) // config.batch_size))
   share = (process_index, process_count)
@@ -209,9 +208,9 @@ def steps_per_epoch(source, config):
 
 
 def _ahead(make, numbers, workers):
-  """An iterator of make(number), made ahead by Grain; in this process at 0 workers."""
+  """An iterator of make(number) that Grain prefetches; 0 workers: in this process."""
   if not flags.FLAGS.is_parsed():  # in a notebook or a test
-    flags.FLAGS.mark_as_parsed()  # without this Grain's workers die
+    flags.FLAGS.mark_as_parsed()  # without this, Grain's workers die
   batches = grain.MapDataset.range(numbers.start, numbers.stop).map(make)
   return iter(
     batches.to_iter_dataset(
@@ -221,7 +220,7 @@ def _ahead(make, numbers, workers):
 
 
 def _start_worker(index, count):
-  """Leaves Ctrl-C to the parent, which ends its workers; ends when it is killed."""
+  """Leaves Ctrl-C to the parent, which ends its workers; exits if the parent is killed."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)
 
   def follow():
@@ -232,7 +231,7 @@ def _start_worker(index, count):
 
 
 def _train_batch(source, config, share, step):
-  """(images, labels) of this host at a step of the run."""
+  """(images, labels) for this host at a step of the run."""
   epoch, position = divmod(step, steps_per_epoch(source, config))
   order = _order(config.seed, epoch, len(source.train.redrawn))
   indices = order[position * config.batch_size :][: config.batch_size]
@@ -241,7 +240,7 @@ def _train_batch(source, config, share, step):
 
 
 def _evaluation_batch(source, config, split, share, number):
-  """(images, labels, counts) of this host in the batch of a number."""
+  """(images, labels, counts) for this host in evaluation batch `number`."""
   indices = number * config.batch_size + np.arange(config.batch_size)
   indices = np.split(indices, share[1])[share[0]]
   counts = indices < len(split.redrawn)
@@ -258,7 +257,7 @@ def _order(seed, epoch, count):
 
 
 def _batch(source, config, split, indices, epoch=None):
-  """Images (n, s, s, 3) and labels int32 (n,) of examples; distorted in an epoch."""
+  """Images (n, s, s, 3) and labels int32 (n,); distorted if `epoch` is given."""
   dtype = corruption.CORRUPTIONS[config.corruption.mode].dtype or np.uint8
   shape = (len(indices), *source.image_shape)
   images = np.empty(shape, dtype)
@@ -271,16 +270,16 @@ def _batch(source, config, split, indices, epoch=None):
 
 
 def _read(split, indices):
-  """[(bytes of the image's file, label as stored)] of examples."""
+  """[(bytes of the image file, stored label)] of the examples at `indices`."""
   try:
     records = split.records.__getitems__(list(indices))
-  except Exception as error:  # TFDS and array_record raise many kinds for damaged files
+  except Exception as error:  # TFDS and array_record raise many types for damaged files
     raise sources.damaged(split.folder, error) from None
   return [(record['image'], record['label']) for record in records]
 
 
 def _image(source, config, split, index, encoded, epoch):
-  """The image (s, s, 3) of one example, distorted in an epoch, and corrupted."""
+  """The image (s, s, 3) of one example, distorted if `epoch` is given, then corrupted."""
   mode, seed = config.corruption.mode, config.corruption.seed
   random = config.regularization
   uniform = None if epoch is None else _uniform(config.seed, epoch, index)
@@ -298,12 +297,12 @@ def _image(source, config, split, index, encoded, epoch):
 
 
 def _decode(split, index, encoded, size, choose_box=None):
-  """`host_augment.decode`; raises errors.BadInput with the index of an image it cannot."""
+  """`host_augment.decode`, with errors.BadInput naming an image that cannot be decoded."""
   try:
     return host_augment.decode(encoded, size, choose_box)
   except MemoryError:
     raise
-  except Exception as error:  # Pillow raises many kinds
+  except Exception as error:  # Pillow raises many types
     raise errors.BadInput(
       f'image {index} of {split.where} in {split.folder} cannot be decoded '
       f'({sources.reason(error)}): delete this folder and prepare the data set again'
@@ -311,7 +310,7 @@ def _decode(split, index, encoded, size, choose_box=None):
 
 
 def _uniform(seed, epoch, index):
-  """float64 (NUMBERS,), from 0 to below 1, of a training example in an epoch."""
+  """float64 (NUMBERS,), in [0, 1), for a training example in an epoch."""
   place = epoch * EPOCH + index
   bits = corruption.random_bits(seed, corruption.DISTORTION, place, 1, NUMBERS)[0]
   return (bits >> np.uint64(11)) * 2.0**-53

@@ -1,7 +1,7 @@
-"""Colored shapes as a TFDS data set of JPEGs in many sizes: ImageNet's form, made here.
+"""A synthetic TFDS data set of colored shapes: JPEGs of many sizes, like ImageNet's.
 
-For tests, benchmarks and smoke runs of what streams: nothing is downloaded, and
-TensorFlow is not needed.
+For tests, benchmarks and smoke runs of streaming: nothing is downloaded, and TensorFlow
+is not needed.
 """
 
 import io
@@ -11,7 +11,7 @@ import tempfile
 import numpy as np
 from PIL import Image, ImageDraw
 
-NAME = 'generated_images'  # of the TFDS data set
+NAME = 'generated_images'  # name of the TFDS data set
 SHAPES = ('disc', 'square', 'triangle', 'cross', 'ring')
 COLORS = {'red': (200, 60, 40), 'blue': (40, 80, 210)}
 LABELS = [f'{color} {shape}' for color in COLORS for shape in SHAPES]
@@ -23,10 +23,10 @@ def generate(
   num_test: int = 200,
   sides: tuple[int, int] = (64, 160),
 ) -> pathlib.Path:
-  """Writes DATA_DIR/generated_images/1.0.0 and returns it; what is there is kept.
+  """Writes DATA_DIR/generated_images/1.0.0 and returns it; an existing copy is kept.
 
-  Splits train and test; images of ten classes, in equal parts: five shapes in two colors,
-  anywhere and of any size, on noise.
+  The splits train and test have ten balanced classes: five shapes in two colors, at random
+  positions and sizes, on noise.
 
   Args:
     data_dir: the folder of the TFDS data sets.
@@ -38,7 +38,7 @@ def generate(
   class GeneratedImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     name = NAME
     VERSION = tfds.core.Version('1.0.0')
-    pkg_dir_path = pathlib.Path(__file__).parent  # of nothing: there is no metadata
+    pkg_dir_path = pathlib.Path(__file__).parent  # required; there is no metadata
 
     def _info(self):
       features = {
@@ -63,17 +63,17 @@ def generate(
 
   builder = GeneratedImages(data_dir=data_dir, file_format='array_record')
   folder = pathlib.Path(builder.data_path)
-  with tempfile.TemporaryDirectory() as scratch:  # TFDS wants one, and leaves it empty
+  with tempfile.TemporaryDirectory() as scratch:  # TFDS wants one and leaves it empty
     try:
       builder.download_and_prepare(download_dir=scratch)
     except OSError:
-      if not folder.exists():  # it does when another process was faster
+      if not folder.exists():  # it does if another process was faster
         raise
   return folder
 
 
 def draw(label: int, random: np.random.Generator, sides: tuple[int, int]) -> Image.Image:
-  """An RGB image of this class: one shape, a quarter to a half of the shorter side wide."""
+  """An RGB image of class `label`: one shape, 1/4 to 1/2 as wide as the shorter side."""
   width, height = random.integers(*sides, 2, endpoint=True)
   noise = random.normal(random.uniform(90, 160, 3), 15, (height, width, 3))
   image = Image.fromarray(noise.clip(0, 255).astype(np.uint8))

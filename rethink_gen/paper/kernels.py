@@ -130,7 +130,7 @@ def compute(settings, folder, say):
 
   Args:
     settings: of a row, with the seed: of which examples are taken, and of the filters.
-    folder: gets the state of every ridge, so that the same call goes on after a kill.
+    folder: gets the state of every ridge, so that the same call resumes after a kill.
     say: gets lines of progress.
 
   Returns:

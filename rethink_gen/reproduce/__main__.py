@@ -7,7 +7,7 @@ r"""A table or figure of the paper, from its grid of runs to its report.
   python -m rethink_gen.reproduce --artifact=table1 --scale=full --workdir=runs/bfloat16 \
       --precision=bfloat16 --set=optimizer.decay_every_steps=390
 
-The same command in the same folder goes on where it stopped, and what another artifact
+The same command in the same folder resumes where it stopped, and what another artifact
 has run there is not run again. WORKDIR/runs holds the runs; WORKDIR/ARTIFACT gets
 results.json, table.md, the figure as PNG and SVG, and report.html; with --artifact=all
 WORKDIR/report.html has them all.

@@ -1,7 +1,7 @@
 """The grid of runs behind an artifact: what would run, running it, reading what has run.
 
 Every run lies in WORKDIR/runs/NAME-DIGEST, where the digest is of all its settings. So a
-run that two artifacts ask for is run once, a grid that was interrupted goes on where it
+run that two artifacts ask for is run once, a grid that was interrupted resumes where it
 stopped, and what another machine has run is found.
 """
 

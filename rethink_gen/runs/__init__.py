@@ -2,12 +2,11 @@
 
 import importlib
 
-HOME = {'Run': 'opening', 'open': 'opening', 'table': 'compare', 'export': 'parameters'}
-__all__ = [*HOME]
+LAZY = {'Run': 'opening', 'open': 'opening', 'table': 'compare', 'export': 'parameters'}
 
 
 def __getattr__(name):
-  # Only when asked for: it imports JAX, and `python -m` imports this module first.
-  if name in HOME:
-    return getattr(importlib.import_module(f'{__name__}.{HOME[name]}'), name)
+  # Imported on request: it imports JAX, and `python -m` imports this module first.
+  if name in LAZY:
+    return getattr(importlib.import_module(f'{__name__}.{LAZY[name]}'), name)
   raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

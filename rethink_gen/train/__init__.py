@@ -1,6 +1,4 @@
 """Training: the loop of a run, the gradient step, and all that a run's folder holds."""
 
-from rethink_gen.train.loop import run
-from rethink_gen.train.signals import Interrupted
-
-__all__ = ['Interrupted', 'run']
+from rethink_gen.train.loop import run as run
+from rethink_gen.train.signals import Interrupted as Interrupted

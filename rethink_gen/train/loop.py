@@ -1,6 +1,7 @@
 """One run: data, epochs, evaluation, checkpoints, stop. The order of things is here."""
 
 import contextlib
+import functools
 import math
 import pathlib
 import time
@@ -26,11 +27,12 @@ from rethink_gen.train import (
 )
 
 SECONDS_PER_CALL = 2.0  # how long the device works before it is asked how far it is
-SECONDS_PER_CHECKPOINT = 10.0  # at most so much is lost in a kill, and an epoch
+SECONDS_PER_CHECKPOINT = 10.0  # a killed run loses at most this much work plus one epoch
+REASONS = ('num_epochs', 'stop_at_train_accuracy', 'diverged')  # why a run ends
 
 
 def run(config, workdir, progress=progress_bar):
-  """Trains as the config says, or goes on where this folder's run stopped.
+  """Trains as the config says, or resumes where this folder's run stopped.
 
   Args:
     config: a ConfigDict of the shape of `config.default`.
@@ -57,8 +59,8 @@ def run(config, workdir, progress=progress_bar):
   dataset, labels_changed = multihost.on_all(lambda: loading.load(config))
   with contextlib.ExitStack() as stack:
     multihost.on_primary(lambda: workdirs.occupy(config, workdir, stack))
-    state, records, status = learn(config, dataset, workdir, started, progress)
-    summary = summaries.summarize(config, dataset, labels_changed, state, records, status)
+    outcome = learn(config, dataset, workdir, started, progress)
+    summary = summaries.summarize(config, dataset, labels_changed, *outcome)
     if multihost.is_primary():
       files.write_json(workdir / 'summary.json', summary)
   return summary
@@ -67,7 +69,7 @@ def run(config, workdir, progress=progress_bar):
 class Request(NamedTuple):
   """What the loop of a run asks of those who have the compiled functions."""
 
-  state: sgd.TrainState  # given away in training: the answer is what the loop goes on with
+  state: sgd.TrainState  # donated to the training call, which returns the next one
   task: str  # 'train', 'evaluate' or 'examine'
   stop: int = 0  # the step up to which to train, or less far
 
@@ -104,12 +106,12 @@ def learn(config, dataset, workdir, started, progress, program=None):
 def fit(config, state, workdir, started, progress, received):
   """The loop: restore, then train an epoch, evaluate and save, until done.
 
-  A generator of Requests: so whoever answers them can train many runs at once.
+  A generator of Requests, so that whoever answers them can train many runs at once.
 
   Args:
     config: as for `run`.
-    state: the State before the first step.
-    workdir: a folder that is there.
+    state: the TrainState before the first step.
+    workdir: an existing folder.
     started: time.monotonic() from which the records count their seconds.
     progress: as for `run`.
     received: the list of signals that `stop_signals` yields.
@@ -118,44 +120,41 @@ def fit(config, state, workdir, started, progress, received):
     Requests, each answered by what `compiled.build` says of its task.
 
   Returns:
-    (state, records, status): the last State, the evaluations from the first on, and
-    'complete' or 'diverged'.
+    (state, records, stopped_by): the last TrainState, the evaluations from the first on,
+    and one of REASONS.
   """
   steps_per_epoch = len(state.losses)
   last_step = steps_per_epoch * config.num_epochs
-  first = multihost.is_primary()
   with contextlib.ExitStack() as stack:
     manager = stack.enter_context(checkpoint.open_manager(workdir))
     state = checkpoint.restore(manager, state)
     step = int(state.step)
-    records = multihost.on_primary(lambda: metrics.resume_records(workdir, step))
-    steps = resume_steps(workdir, step, last_step)
-    fitted = []
-    if config.record_examples:
-      fitted = example_history.read_fitted(workdir, step // steps_per_epoch)
-    started -= records[-1]['seconds'] if records else 0
-    if first:
+    history = resume_history(config, workdir, step, steps_per_epoch)
+    started -= history.records[-1]['seconds'] if history.records else 0
+    write_events = log = lambda *_, **__: None
+    if multihost.is_primary():
       write_events = stack.enter_context(metrics.tensorboard(workdir, step))
-    show = progress if first else no_progress
+      log = functools.partial(metrics.log_event, workdir)
+    show = progress if multihost.is_primary() else no_progress
     update, say = stack.enter_context(show(last_step, step))
+    log('restore' if step else 'start', step, device=summaries.describe_device())
     if step:
-      say(f'Going on from step {step:,} of {last_step:,}.')
+      say(f'Resuming from step {step:,} of {last_step:,}.')
 
     state = yield Request(state, 'train', step)  # compiles, and takes no step
-    seconds_per_step = math.inf
-    saved = time.monotonic()
+    seconds_per_step, saved = math.inf, time.monotonic()
     while True:
       epoch, rest = divmod(step, steps_per_epoch)
       epoch_ended = step > 0 and rest == 0
       loss, accuracy = running(config, state)
       diverged = not math.isfinite(loss)
       # A run stopped between an epoch and its evaluation makes up for it here.
-      recorded = bool(records) and records[-1]['step'] == step
-      due = not diverged and epoch_ended and is_due(config, epoch, accuracy)
-      if due and not recorded:
+      is_recorded = bool(history.records) and history.records[-1]['step'] == step
+      if (
+        epoch_ended and not diverged and not is_recorded and is_due(config, epoch, accuracy)
+      ):
         measured = yield Request(state, 'evaluate')
         diverged = not math.isfinite(measured['train_loss'])
-      if due and not recorded and not diverged:
         record = {
           'step': step,
           'epoch': epoch,
@@ -165,54 +164,78 @@ def fit(config, state, workdir, started, progress, received):
           'examples_per_second': config.batch_size / seconds_per_step,
           'seconds': time.monotonic() - started,
         }
-        if first:  # before the checkpoint, which must not be ahead of the records
-          metrics.append_record(workdir, record)
+        if not diverged:
+          history.records.append(record)
           write_events(record)
-        records.append(record)
-        say(metrics.format_record(record, config.num_epochs), step)
-      if config.record_examples and epoch_ended and len(fitted) < epoch:
-        fitted.append(example_history.pack((yield Request(state, 'examine')).right))
-      finished = is_finished(config, records, step, last_step)
+          say(metrics.format_record(record, config.num_epochs), step)
+          if multihost.is_primary():  # before the checkpoint, which must not be ahead
+            metrics.append_record(workdir, record)
+      if config.record_examples and epoch_ended and len(history.fitted) < epoch:
+        found = yield Request(state, 'examine')
+        history.fitted.append(example_history.pack(found.right))
+      stopped_by = stop_reason(config, history.records, step, last_step, diverged)
       age = time.monotonic() - saved
       save = epoch_ended and is_checkpoint_due(config, epoch, age)
       save, stopping = multihost.agree(int(save), received)
-      save = save or stopping or finished
-      if first and (save or diverged):  # before the checkpoint, as the records
-        for name, values in steps.items():
-          metrics.write_steps(workdir, name, values[:step])
-        if config.record_examples:
-          example_history.write_fitted(workdir, fitted)
-      if diverged:
-        return state, records, 'diverged'
+      save = (save or stopping or stopped_by) and not diverged
+      if save or diverged:  # before the checkpoint, as the records
+        write_history(workdir, history, step)
       if save:
         checkpoint.save(manager, state)
         saved = time.monotonic()
-      if finished:
-        if config.record_examples:
-          found = yield Request(state, 'examine')
-          if first:
-            example_history.write(workdir, fitted, found)
-        return state, records, 'complete'
+        log('save', step)
+      if stopped_by and not diverged and config.record_examples:
+        found = yield Request(state, 'examine')
+        if multihost.is_primary():
+          example_history.write(workdir, history.fitted, found)
+      if stopped_by:
+        log('stop', step, stopped_by=stopped_by)
+        return state, history.records, stopped_by
       if stopping:
-        raise signals.Interrupted(stopping)
+        interrupted = signals.Interrupted(stopping)
+        log('stop', step, stopped_by=str(interrupted))
+        raise interrupted
       state, seconds_per_step = yield from train_epoch(
         config, state, seconds_per_step, update, received
       )
       before, step = step, int(state.step)
       taken = slice(rest, rest + step - before)
-      steps['losses'][before:step] = np.asarray(state.losses)[taken]
-      steps['accuracies'][before:step] = (
+      history.steps['losses'][before:step] = np.asarray(state.losses)[taken]
+      history.steps['accuracies'][before:step] = (
         np.asarray(state.correct)[taken] / config.batch_size
       )
 
 
-def resume_steps(workdir, step, last_step):
-  """{name: float32 (last_step,)} of metrics.OF_STEPS: recorded up to `step`, then NaN."""
+class History(NamedTuple):
+  """What a run has recorded so far; all of it grows while the run trains."""
+
+  records: list  # the evaluations
+  steps: dict  # {name: float32 (last_step,)} of metrics.OF_STEPS, NaN for steps to come
+  fitted: list  # of packed bits, one per epoch, if config.record_examples
+
+
+def resume_history(config, workdir, step, steps_per_epoch):
+  """The History of a run that was saved at `step`; of a new run, an empty one."""
+  records = multihost.on_primary(lambda: metrics.resume_records(workdir, step))
+  last_step = steps_per_epoch * config.num_epochs
   steps = {name: np.full(last_step, np.nan, np.float32) for name in metrics.OF_STEPS}
   for name, values in steps.items():
     recorded = metrics.read_steps(workdir, name)[:step]
     values[: len(recorded)] = recorded
-  return steps
+  fitted = []
+  if config.record_examples:
+    fitted = example_history.read_fitted(workdir, step // steps_per_epoch)
+  return History(records, steps, fitted)
+
+
+def write_history(workdir, history, step):
+  """Writes all of a History but its records, from the primary process."""
+  if not multihost.is_primary():
+    return
+  for name, values in history.steps.items():
+    metrics.write_steps(workdir, name, values[:step])
+  if history.fitted:
+    example_history.write_fitted(workdir, history.fitted)
 
 
 def train_epoch(config, state, seconds_per_step, update, received):
@@ -270,12 +293,14 @@ def is_checkpoint_due(config, epoch, age):
   return epoch % config.checkpoint_every == 0
 
 
-def is_finished(config, records, step, last_step):
-  """Whether the last step is taken, or the last evaluation, at this step, may stop it."""
+def stop_reason(config, records, step, last_step, diverged):
+  """Which of REASONS ends the run at this step, or None."""
+  if diverged:
+    return 'diverged'
+  if step >= last_step:
+    return 'num_epochs'
   threshold = config.stop_at_train_accuracy
-  return step >= last_step or (
-    threshold is not None
-    and bool(records)
-    and records[-1]['step'] == step
-    and records[-1]['train_accuracy'] >= threshold
-  )
+  fitted = threshold is not None and bool(records) and records[-1]['step'] == step
+  if fitted and records[-1]['train_accuracy'] >= threshold:
+    return 'stop_at_train_accuracy'
+  return None

@@ -1,6 +1,7 @@
 """What a run records: metrics.jsonl, the losses of every step, TensorBoard."""
 
 import contextlib
+import datetime
 import io
 import json
 import os
@@ -19,6 +20,14 @@ def append_record(workdir, record):
     file.write(json.dumps(files.replace_nonfinite(record)) + '\n')
     file.flush()
     os.fsync(file.fileno())
+
+
+def log_event(workdir, event, step, **details):
+  """Appends a line to log.jsonl: a start, restore, save or stop, with the time in UTC."""
+  now = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
+  line = {'time': now, 'event': event, 'step': step, **details}
+  with open(pathlib.Path(workdir) / 'log.jsonl', 'a') as file:
+    file.write(json.dumps(line) + '\n')
 
 
 def resume_records(workdir, step):

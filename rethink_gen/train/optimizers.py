@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from rethink_gen import config as config_lib
 from rethink_gen import models
 
 
@@ -50,7 +51,7 @@ def make_tx(config, rates):
 
   return optax.chain(
     optax.add_decayed_weights(rates.weight_decay, mask=decays),
-    optax.sgd(schedule, config.optimizer.momentum),
+    config_lib.OPTIMIZERS[config.optimizer.name](schedule, config.optimizer.momentum),
   )
 
 

@@ -1,7 +1,7 @@
 """Training on a data set that is decoded on the way: what `train` asks of it.
 
 The same step as for data on the device, fed a batch at a time. Which examples a batch holds
-follows from its step, so a run goes on at the very next example, on any number of hosts.
+follows from its step, so a run resumes at the very next example, on any number of hosts.
 Images are scaled to [-1, 1] as in TensorFlow's Inception preprocessing.
 """
 

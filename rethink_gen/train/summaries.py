@@ -130,7 +130,7 @@ def _points(difference):
   return f'{abs(difference) * 100:.2f} percentage points {side}'
 
 
-def summarize(config, dataset, labels_changed, state, records, status):
+def summarize(config, dataset, labels_changed, state, records, stopped_by):
   """What summary.json says; accuracies are fractions, None where never evaluated.
 
   dead_units is the share of ReLU units that no training example activates, None for a model
@@ -148,7 +148,8 @@ def summarize(config, dataset, labels_changed, state, records, status):
   speeds = [s for record in records if (s := record['examples_per_second'])]
   top5 = {name: value for name, value in last.items() if name.endswith('top5_accuracy')}
   return {
-    'status': status,
+    'status': 'diverged' if stopped_by == 'diverged' else 'complete',
+    'stopped_by': stopped_by,  # one of loop.REASONS
     'model': config.model.name,
     'num_params': sum(leaf.size for leaf in jax.tree.leaves(state.params)),
     'dataset': config.dataset.name,

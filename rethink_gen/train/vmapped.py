@@ -123,7 +123,7 @@ def shared(config):
 
 
 def learn(configs, datasets, started, progress):
-  """Yields (folder, (state, records, status)) of each run as it ends.
+  """Yields (folder, (state, records, stopped_by)) of each run as it ends.
 
   Round after round of the requests of all loops. Those that are least far take their turn
   first, so runs that a kill left at different steps are soon at the same.

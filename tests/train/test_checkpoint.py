@@ -196,7 +196,7 @@ def test_where_there_is_no_checkpoint_there_is_nothing_to_see(tmp_path):
 def test_a_checkpoint_that_the_run_takes_away_meanwhile_is_no_damage(
   workdir, caplog, monkeypatch
 ):
-  """The run goes on, saves two and takes two away between the listing and the reading."""
+  """The run resumes, saves two and takes two away between the listing and the reading."""
   read = checkpoint._read
 
   def go_on(manager, step, complete):

@@ -19,12 +19,12 @@ def test_a_run_leaves_what_it_promises(figures, tmp_path):
   written, records, _ = figures(tmp_path / 'run')
   assert {name: summary[name] for name in written} == written
   assert sorted(path.name for path in (tmp_path / 'run').iterdir()) == [
-    *('accuracies.npy', 'checkpoints', 'config.json', 'losses.npy', 'metrics.jsonl'),
-    *('summary.json', 'tensorboard'),
+    *('accuracies.npy', 'checkpoints', 'config.json', 'log.jsonl', 'losses.npy'),
+    *('metrics.jsonl', 'summary.json', 'tensorboard'),
   ]
   assert [record['step'] for record in records] == [6, 12, 18, 24]
   last = records[-1]
-  assert written['status'] == 'complete'
+  assert (written['status'], written['stopped_by']) == ('complete', 'num_epochs')
   assert written['train_accuracy'] == last['train_accuracy']
   assert written['generalization_gap'] == last['train_accuracy'] - last['test_accuracy']
   assert written['best_test_accuracy'] == max(r['test_accuracy'] for r in records)
@@ -51,7 +51,7 @@ def test_a_complete_run_is_not_run_again(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('seconds_per_call', [0.0, 2.0])
-def test_a_stopped_run_goes_on_to_the_same_figures(
+def test_a_stopped_run_resumes_to_the_same_figures(
   figures, tmp_path, monkeypatch, seconds_per_call
 ):
   """Stopped after every few calls of the device, inside epochs and between them."""
@@ -68,6 +68,15 @@ def test_a_stopped_run_goes_on_to_the_same_figures(
       interruptions += 1
   assert interruptions >= 1
   assert figures(tmp_path / 'stopped') == figures(tmp_path / 'whole')
+  lines = [json.loads(line) for line in (tmp_path / 'stopped/log.jsonl').open()]
+  events = [line['event'] for line in lines]
+  assert (events[0], events.count('start')) == ('start', 1)
+  assert events.count('restore') == interruptions == events.count('stop') - 1
+  stops = [line['stopped_by'] for line in lines if line['event'] == 'stop']
+  assert stops == interruptions * ['SIGTERM'] + ['num_epochs']
+  for before, line in zip(lines, lines[1:], strict=False):
+    if line['event'] == 'restore':  # at the step that was saved before the stop
+      assert (before['event'], before['step']) == ('stop', line['step'])
 
 
 @pytest.mark.parametrize(

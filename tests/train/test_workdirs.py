@@ -181,7 +181,7 @@ def test_a_run_in_a_folder_with_any_name_keeps_its_checkpoints(
   interrupt(monkeypatch, config, workdir)
   lines = []
   train.run(config, workdir, helpers.record_lines(lines))
-  assert lines[0] == 'Going on from step 1 of 12.'
+  assert lines[0] == 'Resuming from step 1 of 12.'
   assert runs.open(workdir).step == 12
   assert not list((workdir / 'checkpoints').glob('*.damaged'))
 
