@@ -1,15 +1,15 @@
-r"""How the seconds of an epoch grow with what is trained.
+r"""Measures how the seconds per epoch grow with the size of what is trained.
 
   TFDS_DATA_DIR=... python -m benchmarks.growth --out=runs/growth [--axes=width,examples]
 
-MLP 1x512 on CIFAR-10 at batch 128, of which one number is changed at a time: the examples,
-the hidden units, the batch size, the runs that train at once in one program, the devices
-that a CPU simulates (processes of their own, on the same cores, so that sharing costs and
-gains nothing). The points of an axis take
-turns. Beside the seconds stands the slope of the straight line through their logarithms (1:
-as much again for twice as much), and where it bends: the first point from which the slope
-to the next is farther than 0.25 from that between the first two. --out gets results.json,
-table.md, figure.png and figure.svg. It asserts nothing. Minutes on two CPU cores.
+Trains MLP 1x512 on CIFAR-10 at batch size 128 and varies one number at a time: training
+examples, hidden units, batch size, runs trained at once in one program, or devices
+simulated on a CPU (in separate processes on the same cores, so that sharing costs time and
+gains none). The points of an axis take turns. Reported with the seconds are the slope of a
+straight line through their logarithms (1: proportional growth), and where it bends: the
+first point from which the slope to the next differs by more than 0.25 from that between the
+first two. --out gets results.json, table.md, figure.png and figure.svg. It asserts nothing.
+Takes minutes on two CPU cores.
 """
 
 import itertools
@@ -39,11 +39,11 @@ LABELS = {
   'runs': 'runs at once',
   'devices': 'simulated devices',
 }
-EXAMPLES = 8_192  # where it is not they that change
-BEND = 0.25  # a change of slope that counts as one
+EXAMPLES = 8_192  # unless they are what varies
+BEND = 0.25  # a greater change of slope counts as a bend
 
-AXES_FLAG = flags.DEFINE_list('axes', list(AXES), f'Of {", ".join(AXES)}.')
-ROUNDS = flags.DEFINE_integer('rounds', 5, 'How many turns each takes.', lower_bound=1)
+AXES_FLAG = flags.DEFINE_list('axes', list(AXES), f'Which of {", ".join(AXES)}.')
+ROUNDS = flags.DEFINE_integer('rounds', 5, 'Number of turns for each.', lower_bound=1)
 
 
 def main(_):
@@ -52,12 +52,12 @@ def main(_):
 
 
 def measure():
-  """Checks the flags, measures an axis after the other, writes after each."""
+  """Checks the flags, measures one axis after another, and writes after each."""
   wrong = set(AXES_FLAG.value) - set(AXES)
   if wrong or not AXES_FLAG.value:
     raise BadInput(
-      f'--axes is {",".join(AXES_FLAG.value)!r}, but it must be of {", ".join(AXES)}, with '
-      'commas between.'
+      f'--axes is {",".join(AXES_FLAG.value)!r}, but it must be of {", ".join(AXES)}, '
+      'separated by commas.'
     )
   out = report.new_folder()
   results = report.describe_machine() | {'measurements': []}
@@ -73,7 +73,7 @@ def measure():
 
 
 def in_turns(axis):
-  """{value: [seconds of an epoch a round]} for the values of an axis of the config."""
+  """{value: [seconds per epoch in each round]} for the values of an axis of the config."""
   turns = {value: make_turn(axis, value) for value in AXES[axis]}
   seconds = {value: [] for value in turns}
   for number in range(ROUNDS.value):
@@ -84,7 +84,7 @@ def in_turns(axis):
 
 
 def make_turn(axis, value):
-  """A turn of the compiled epoch, compiled and warm."""
+  """A turn of the compiled epoch, already compiled and warmed up."""
   config = ours.make_config('mlp_1x512', num_train=EXAMPLES)
   if axis == 'examples':
     config.dataset.num_train = value
@@ -106,7 +106,7 @@ def make_turn(axis, value):
 
 
 def on_devices():
-  """The same for devices, each round of each in a process of its own."""
+  """The same for numbers of devices, with a separate process per number and round."""
   seconds = {value: [] for value in AXES['devices']}
   with tempfile.TemporaryDirectory() as cache:
     for number in range(ROUNDS.value):
@@ -117,7 +117,7 @@ def on_devices():
 
 
 def describe(axis, seconds):
-  """What the seconds of an axis say: a measurement with slope and bend."""
+  """The measurement of an axis from its seconds, with slope and bend."""
   values = np.array(list(seconds))
   medians = np.array([statistics.median(found) for found in seconds.values()])
   x, y = np.log(values), np.log(medians)
@@ -134,26 +134,26 @@ def describe(axis, seconds):
 
 
 def table(results):
-  """A table an axis, in Markdown."""
+  """One Markdown table per axis."""
   text = [
     f'`{results["command"]}`: {report.describe(results)}',
-    'Seconds of an epoch, the median of the rounds, in brackets the least and the most; '
-    'the slope from each point to the next, of logarithms.',
+    'Seconds per epoch: the median over rounds, in parentheses the minimum and maximum. '
+    'The slope from each point to the next is that of the logarithms.',
   ]
   for m in results['measurements']:
-    bend = 'no bend' if m['bend'] is None else f'it bends at {m["bend"]:,}'
+    bend = 'no bend' if m['bend'] is None else f'a bend at {m["bend"]:,}'
     lines = [f'| {LABELS[m["axis"]]} | seconds | slope to the next |', '|---|---|---|']
     for value, seconds, slope in itertools.zip_longest(
       m['values'], m['seconds'], m['slopes']
     ):
       to_next = '' if slope is None else f'{slope:.2f}'
       lines.append(f'| {value:,} | {report.say(report.spread(seconds))} | {to_next} |')
-    text += ['\n'.join(lines), f'Slope over all {m["slope"]:.2f}; {bend}.']
+    text += ['\n'.join(lines), f'Overall slope {m["slope"]:.2f}; {bend}.']
   return '\n\n'.join(text) + '\n'
 
 
 def draw(results):
-  """Seconds against each axis, both logarithmic, the bend a dotted line."""
+  """Seconds against each axis, log-log, with a dotted line at the bend."""
   measurements = results['measurements']
   figure, axes = drawing.subplots(
     -(-len(measurements) // 2), 2, height=2.8 * -(-len(measurements) // 2), squeeze=False

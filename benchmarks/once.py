@@ -1,10 +1,10 @@
-"""One process from its start to the end of an epoch, as a line of JSON.
+"""Times one process from its start to the end of an epoch; prints a line of JSON.
 
   python -m benchmarks.once --model=alexnet --who=ours
 
-`benchmarks.run` and `benchmarks.growth` start it where a process of its own is what is
-measured: start-up, compilation, peak memory, a number of devices. It keeps no compiled
-program but where JAX_COMPILATION_CACHE_DIR and TORCHINDUCTOR_CACHE_DIR say.
+`benchmarks.run` and `benchmarks.growth` start it for what needs a separate process:
+start-up, compilation, peak memory, a number of devices. It keeps compiled programs only in
+JAX_COMPILATION_CACHE_DIR and TORCHINDUCTOR_CACHE_DIR, if they are set.
 """
 
 import json
@@ -21,10 +21,10 @@ from benchmarks import ours
 from rethink_gen.train import compiled
 
 WHO = ('ours', 'plain loop', 'PyTorch eager', 'PyTorch compiled')
-MODEL = flags.DEFINE_enum('model', 'mlp_1x512', list(ours.CPU_BATCHES), 'Which config.')
-ONE = flags.DEFINE_enum('who', 'ours', WHO, 'Who trains it.')
-EXAMPLES = flags.DEFINE_integer('examples', None, 'How many it trains on.', lower_bound=1)
-BATCH_SIZE = flags.DEFINE_integer('batch_size', 128, 'Examples of a step.', lower_bound=1)
+MODEL = flags.DEFINE_enum('model', 'mlp_1x512', list(ours.CPU_BATCHES), 'The config.')
+ONE = flags.DEFINE_enum('who', 'ours', WHO, 'What trains it.')
+EXAMPLES = flags.DEFINE_integer('examples', None, 'Training examples.', lower_bound=1)
+BATCH_SIZE = flags.DEFINE_integer('batch_size', 128, 'Examples per step.', lower_bound=1)
 TURNS = flags.DEFINE_integer('turns', 1, 'Epochs to time, after the first.', lower_bound=1)
 
 
@@ -53,7 +53,7 @@ def main(_):
 
 
 def make_turn(who, config, dataset):
-  """turn(steps=None) of one of WHO; PyTorch is imported if it is asked for."""
+  """turn(steps=None) of one of WHO; PyTorch is imported only if needed."""
   if who == 'ours':
     return ours.compiled_epoch(config, dataset)
   if who == 'plain loop':
@@ -64,10 +64,7 @@ def make_turn(who, config, dataset):
 
 
 def peak_memory(who):
-  """Bytes at the highest point: of the device's memory, on a CPU of the whole process.
-
-  None where the system does not tell.
-  """
+  """Peak bytes of device memory, or of the whole process on CPU; None if not available."""
   if who.startswith('PyTorch'):
     import torch
 
@@ -78,23 +75,24 @@ def peak_memory(who):
   status = pathlib.Path('/proc/self/status')
   if not status.exists():
     return None
-  # Not getrusage, whose maximum a process inherits from the one that started it.
+  # Not getrusage, whose maximum is inherited from the parent process.
   lines = (line.split() for line in status.read_text().splitlines())
   return next(1024 * int(line[1]) for line in lines if line[0] == 'VmHWM:')
 
 
 def start(cache=None, devices=None, **values):
-  """Runs this program with these flags; what it printed, and its seconds to a first step.
+  """Runs this program with these flags; returns what it printed and `start_to_first_step`.
 
   Args:
-    cache: a folder for compiled programs; None: none are kept.
-    devices: how many a CPU is to simulate.
+    cache: a folder for compiled programs; None: they are not kept.
+    devices: number of devices for a CPU to simulate.
+    **values: the flags.
   """
   variables = {'JAX_ENABLE_COMPILATION_CACHE': 'true' if cache else 'false'}
   if cache:
     variables |= {
       'JAX_COMPILATION_CACHE_DIR': f'{cache}/xla',
-      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',  # as `cli.setup` has it
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',  # as in `cli.setup`
     }
     variables |= {'TORCHINDUCTOR_CACHE_DIR': f'{cache}/inductor'}
   if devices:

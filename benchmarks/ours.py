@@ -1,8 +1,8 @@
-"""What is timed of this project: the compiled epoch, and beside it a plain Flax loop.
+"""The JAX side of the benchmarks: this project's compiled epoch and a plain Flax loop.
 
-The plain loop is what one writes first: linen's own convolution and pooling, batches
-gathered by NumPy, one jitted step a batch. Every `turn(steps=None)` here trains so many
-steps, or to the end of the epoch, and returns the seconds they took; the first compiles.
+The plain loop is what one would write first: linen's own convolution and pooling, batches
+gathered by NumPy, one jitted step per batch. Every `turn(steps=None)` here trains that many
+steps, or to the end of the epoch, and returns the seconds it took; the first compiles.
 """
 
 import importlib
@@ -19,7 +19,7 @@ from rethink_gen.models import layers
 from rethink_gen.ops import conv
 from rethink_gen.train import compiled, loading, loop, optimizers, sgd, vmapped
 
-# Batches of 128 in a turn on a CPU: seconds of work on two cores.
+# Batches of 128 per turn on a CPU: seconds of work on two cores.
 CPU_BATCHES = {
   'mlp_1x512': 390,
   'mlp_3x512': 390,
@@ -27,11 +27,11 @@ CPU_BATCHES = {
   'inception': 5,
   'inception_no_bn': 5,
 }
-EPOCH = 390 * 128  # examples of a turn elsewhere: an epoch of CIFAR-10 at batch 128
+EPOCH = 390 * 128  # examples per turn elsewhere: an epoch of CIFAR-10 at batch size 128
 
 
 def make_config(name, batch_size=128, precision='float32', num_train=None):
-  """The config configs/NAME.py with these fields."""
+  """The config configs/NAME.py with these fields set."""
   config = importlib.import_module(f'configs.{name}').get_config()
   config.batch_size = batch_size
   config.precision = precision
@@ -40,20 +40,20 @@ def make_config(name, batch_size=128, precision='float32', num_train=None):
 
 
 def examples(name, batch_size, part=1):
-  """How many examples a turn trains on, or its n-th part: whole batches, two at least."""
+  """Number of examples per turn, divided by `part`, in whole batches; at least two."""
   on_cpu = jax.default_backend() == 'cpu'
   wanted = 128 * CPU_BATCHES[name] if on_cpu else EPOCH
   return max(2, wanted // part // batch_size) * batch_size
 
 
 def load(config):
-  """The Dataset of a config, with few test examples, which no turn looks at."""
+  """The Dataset of a config, with only a few test examples, which no turn uses."""
   dataset, _ = loading.load(config)
   return sources.first(dataset, config.dataset.num_train, 100)
 
 
 def compiled_epoch(config, dataset):
-  """A turn of the compiled epoch, as `train.run` trains."""
+  """A turn of the compiled epoch, trained as in `train.run`."""
   state, train_to, *_ = compiled.build(config, dataset)
 
   def turn(steps=None):
@@ -69,9 +69,9 @@ def compiled_epoch(config, dataset):
 
 
 def epoch_of_many(config, dataset, count):
-  """A turn of the compiled epoch of so many runs at once, as `vmapped.run` trains."""
+  """A turn of the compiled epoch of `count` runs at once, trained as in `vmapped.run`."""
   state, *_ = compiled.build(config, dataset)
-  # They are alike: it is their number that costs.
+  # They are identical: only their number affects the cost.
   requests = {run: loop.Request(state, 'train') for run in range(count)}
   stack = vmapped.assemble(
     None, requests, dict.fromkeys(requests, config), dict.fromkeys(requests, dataset)
@@ -92,7 +92,7 @@ def epoch_of_many(config, dataset, count):
 
 
 def plain_loop(config, dataset):
-  """A turn of the same of a loop over batches, a jitted step each."""
+  """A turn of the same training as a loop over batches, with one jitted step each."""
   model = models.create(config, dataset.num_classes)
   tx = optimizers.make_tx(config, optimizers.rates(config))
   crop_shape = preprocess.crop_shape(*dataset.x_train.shape[1:3])
@@ -104,7 +104,7 @@ def plain_loop(config, dataset):
   @jax.jit
   def step(state, images, labels):
     inputs = preprocess.preprocess(images, crop_shape)
-    # While this is traced, linen's layers are in the place of ours.
+    # While this is traced, linen's layers replace ours.
     with mock.patch.multiple(layers, convolve=convolve, max_pool=max_pool):
       return sgd.train_step(model, tx, state, inputs, labels, key)
 

@@ -1,12 +1,12 @@
-"""The same training in PyTorch, at its best: what `benchmarks.run` holds ours against.
+"""The same training in well-tuned PyTorch, for `benchmarks.run` to compare ours with.
 
-The networks compute the functions of rethink_gen/models and have their parameters; SGD
-does the steps of rethink_gen/sgd.py on the images as stored, prepared on the device.
-tests/test_benchmarks.py holds them to it. At its best is: the whole data set on the device
-and each batch gathered from it, channels last, fused SGD, cuDNN's own search, all cores;
-eager and by `torch.compile`, of which `benchmarks.run` takes the faster. bfloat16 is
-autocast, which leaves the weights in float32 as ours does; float32 has products of float32
-(no TF32), as ours has. Regularization is left out.
+The networks compute the same functions as those of rethink_gen/models and have the same
+parameters; SGD takes the same steps as rethink_gen/train/sgd.py on the stored images, which
+are preprocessed on the device. tests/test_benchmarks.py checks this. Well-tuned means: the
+whole data set on the device with batches gathered from it, channels last, fused SGD,
+cuDNN's autotuner, all cores; eager and with `torch.compile`, of which `benchmarks.run`
+takes the faster. bfloat16 is autocast, which leaves the weights in float32, as in ours;
+float32 means float32 products (no TF32), as in ours. Regularization is left out.
 """
 
 import itertools
@@ -26,7 +26,7 @@ DEVICE = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 KINDS = ('eager', 'compiled')
 torch.set_num_threads(len(os.sched_getaffinity(0)))
 torch.backends.cudnn.benchmark = True
-torch.backends.cudnn.allow_tf32 = False  # as for matrix products is the default
+torch.backends.cudnn.allow_tf32 = False  # the default for matrix products
 
 
 class Training(NamedTuple):
@@ -34,11 +34,11 @@ class Training(NamedTuple):
 
   Attributes:
     network: the nn.Module.
-    losses: float32 (steps per epoch,), of each step of the epoch under way.
+    losses: float32 (steps per epoch,), one for each step of the current epoch.
     train: train(order) takes a step on each whole batch of the examples int64 (n,).
-    turn: turn(steps=None) takes so many steps, or an epoch's, in a new order of the
-      examples, and returns its seconds; the first compiles.
-    accuracy: accuracy() over the training split, a fraction.
+    turn: turn(steps=None) takes that many steps, or an epoch, in a new random order of the
+      examples, and returns the seconds; the first compiles.
+    accuracy: accuracy() is that on the training split, a fraction.
   """
 
   network: nn.Module
@@ -49,7 +49,7 @@ class Training(NamedTuple):
 
 
 def MLP(features, num_classes, depth, width):
-  """(n, h, w, c) -> (n, num_classes), as models.mlp; features are h * w * c."""
+  """(n, h, w, c) -> (n, num_classes), like models.mlp; features is h * w * c."""
   sizes = [features, *depth * [width]]
   layers = [nn.Flatten()]
   for size in itertools.pairwise(sizes):
@@ -58,7 +58,7 @@ def MLP(features, num_classes, depth, width):
 
 
 class AlexNet(nn.Module):
-  """(n, h, w, c) -> (n, num_classes), as models.alexnet, on 28 pixels a side."""
+  """(n, h, w, c) -> (n, num_classes), like models.alexnet, for 28 x 28 pixels."""
 
   def __init__(self, channels, num_classes):
     super().__init__()
@@ -78,15 +78,15 @@ class AlexNet(nn.Module):
 
 
 def max_pool(x):
-  """As layers.max_pool with padding SAME, for even sides: the padding is at the far end."""
+  """Like layers.max_pool with padding SAME, for even sides: padded at the far end."""
   return F.max_pool2d(x, 3, 2, ceil_mode=True)
 
 
 def local_response_normalization(x):
-  """As layers.local_response_normalization, on (n, c, h, w).
+  """Like layers.local_response_normalization, on (n, c, h, w).
 
-  As a 1x1 convolution with a band matrix, which is six times as fast on a CPU as PyTorch's
-  own `local_response_norm`, eager and compiled.
+  A 1x1 convolution with a band matrix, which is six times as fast on a CPU as PyTorch's own
+  `local_response_norm`, eager and compiled.
   """
   channel = torch.arange(x.shape[1], device=x.device)
   band = ((channel[:, None] - channel).abs() <= 4).to(x.dtype)
@@ -96,7 +96,7 @@ def local_response_normalization(x):
 
 
 class ConvModule(nn.Module):
-  """As models.inception.ConvModule, on (n, c, h, w); with stride 2 for even sides."""
+  """Like models.inception.ConvModule, on (n, c, h, w); stride 2 needs even sides."""
 
   def __init__(self, channels, features, kernel_size, stride, batch_norm):
     super().__init__()
@@ -107,7 +107,7 @@ class ConvModule(nn.Module):
     )
     self.norm = nn.BatchNorm2d(features, eps=1e-3, momentum=0.1) if batch_norm else None
     if batch_norm:
-      self.norm.weight.requires_grad = False  # an offset and no scale
+      self.norm.weight.requires_grad = False  # an offset but no scale
 
   def forward(self, x):
     x = self.conv(x if self.far_end is None else F.pad(x, self.far_end))
@@ -115,7 +115,7 @@ class ConvModule(nn.Module):
 
 
 class Inception(nn.Module):
-  """(n, h, w, c) -> (n, num_classes), as models.inception."""
+  """(n, h, w, c) -> (n, num_classes), like models.inception."""
 
   def __init__(self, channels, num_classes, batch_norm):
     super().__init__()
@@ -146,7 +146,7 @@ class Inception(nn.Module):
 def create(model_config, image_shape, num_classes):
   """The nn.Module of `config.model`, on the device: (n, *image_shape) -> logits.
 
-  Kernels start Glorot-uniform and biases at zero, as ours do by default.
+  Kernels start Glorot-uniform and biases at zero, like ours by default.
   """
   height, width, channels = image_shape
   if model_config.name == 'mlp':
@@ -169,7 +169,7 @@ def create(model_config, image_shape, num_classes):
 
 
 def prepare(images, crop_shape):
-  """As preprocess.preprocess in evaluation: uint8 (n, h, w, c) -> float32 (n, *crop, c)."""
+  """preprocess.preprocess in evaluation: uint8 (n, h, w, c) -> float32 (n, *crop, c)."""
   top, left = ((n - m) // 2 for n, m in zip(images.shape[1:3], crop_shape, strict=True))
   images = images[:, top : top + crop_shape[0], left : left + crop_shape[1]].float() / 255
   axes = (1, 2, 3)
@@ -179,7 +179,7 @@ def prepare(images, crop_shape):
 
 
 def build(config, dataset, kind):
-  """The Training of a config without regularization on a Dataset, in steps of a kind."""
+  """The Training of a config without regularization on a Dataset; `kind` is of KINDS."""
   height, width, channels = dataset.x_train.shape[1:]
   crop_shape = preprocess.crop_shape(height, width, config.dataset.crop_size)
   network = create(config.model, (*crop_shape, channels), dataset.num_classes)
@@ -209,7 +209,7 @@ def build(config, dataset, kind):
     logits = predict(images)
     return F.cross_entropy(logits, labels), (logits.argmax(1) == labels).sum()
 
-  if kind == 'compiled':  # on a GPU with CUDA graphs, as the networks are small
+  if kind == 'compiled':  # on a GPU with CUDA graphs, because the networks are small
     mode = 'reduce-overhead' if DEVICE.type == 'cuda' else None
     forward = torch.compile(forward, mode=mode)
 
@@ -243,9 +243,9 @@ def build(config, dataset, kind):
 
 
 def fit(config, dataset):
-  """(seconds, steps) until the training accuracy is what the config stops at.
+  """(seconds, steps) until training accuracy reaches config.stop_at_train_accuracy.
 
-  Compiled steps would not pay for their compilation.
+  Steps are eager: compiling them would not pay off.
   """
   started = time.perf_counter()
   training = build(config, dataset, 'eager')
@@ -259,7 +259,7 @@ def fit(config, dataset):
 def ceiling(precision):
   """(operations per second, bytes per second) of a large product and a large copy.
 
-  The best of five, of the sizes of estimate.measure_machine.
+  The best of five, of the same sizes as in estimate.accelerators.measure_machine.
   """
   on_cpu = DEVICE.type == 'cpu'
   side = 2048 if on_cpu else 8192

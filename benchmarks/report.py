@@ -1,8 +1,8 @@
-"""What the benchmarks leave: results.json, a table in Markdown, a figure.
+"""What the benchmarks write: results.json, a Markdown table and a figure.
 
-A measurement is a dict: measure, case, unit, and values {who: [a number a round]}, of which
-less is better. That of an epoch has its examples, its operations and the ceilings of its
-rounds as well.
+A measurement is a dict: measure, case, unit, and values {who: [one number per round]},
+where less is better. That of an epoch also has its examples, its operations and the
+ceilings of its rounds.
 """
 
 import json
@@ -20,31 +20,31 @@ from rethink_gen.errors import BadInput
 from rethink_gen.reporting import drawing
 from rethink_gen.train import workdirs
 
-BESIDE = ('plain loop', 'one by one')  # what ours is compared with, and PyTorch
+BESIDE = ('plain loop', 'one by one')  # what ours is compared with, besides PyTorch
 
-OUT = cli.define_path('out', None, 'A folder for the results, made if needed.')
+OUT = cli.define_path('out', None, 'A folder for the results, created if needed.')
 
 
 def parse(argv):
-  """absl's flags from the command line, every fault of theirs in one sentence."""
+  """Parses absl flags; an error prints one sentence and exits."""
   rest = cli.parse_flags(argv)
   cli.refuse_rest(rest)
   return rest
 
 
 def new_folder():
-  """The folder of --out, made, or None; raises BadInput if it cannot be used."""
+  """Creates the folder of --out, if given; raises BadInput if it cannot be used."""
   if OUT.value is None:
     return None
   folder = pathlib.Path(OUT.value)
   if (folder / 'results.json').exists():
-    raise BadInput(f'{folder} holds results already; choose another --out.')
+    raise BadInput(f'{folder} already holds results; choose another --out.')
   workdirs.make_folder(folder, '--out')
   return folder
 
 
 def describe_machine(with_torch=False):
-  """What the results were measured on and with."""
+  """The date, machine, versions and command of the measurements."""
   versions = {'jax': jax.__version__}
   if with_torch:
     import torch
@@ -73,7 +73,7 @@ def processor():
 
 
 def describe(results):
-  """The machine and the versions in a line."""
+  """The machine and the versions in one line."""
   left_out = ('measurements', 'command')
   return ', '.join(f'{k} {v}' for k, v in results.items() if k not in left_out)
 
@@ -87,22 +87,22 @@ def read(path):
     return results
   except OSError as error:
     raise BadInput(
-      f'{path} cannot be read ({error.strerror}); give a results.json of --out.'
+      f'{path} cannot be read ({error.strerror}); give a results.json from --out.'
     ) from error
   except (ValueError, KeyError, TypeError) as error:
     raise BadInput(
-      f'{path} is not the results of this benchmark; give a results.json of --out.'
+      f'{path} does not hold results of this benchmark; give a results.json from --out.'
     ) from error
 
 
 def by_case(measurement):
-  """What a measurement must share with another to be compared."""
+  """What two measurements must share to be comparable."""
   fields = measurement['measure'], measurement['case'], measurement['unit']
   return *fields, measurement.get('examples')
 
 
 def others(values):
-  """{'plain loop': ..., 'PyTorch eager': ...}: beside ours, the faster PyTorch alone."""
+  """{'plain loop': ..., 'PyTorch eager': ...}: all but ours; only the faster PyTorch."""
   beside = {who: found for who, found in values.items() if who != 'ours'}
   peers = [who for who in beside if who.startswith('PyTorch')]
   if peers:
@@ -112,7 +112,7 @@ def others(values):
 
 
 def ratios(measurement):
-  """{who: (median, least, most)} of their number over ours, round by round."""
+  """{who: (median, least, most)} of theirs over ours, round by round."""
   values = measurement['values']
   return {
     who: spread([b / a for a, b in zip(values['ours'], found, strict=True)])
@@ -125,10 +125,10 @@ def spread(numbers):
 
 
 def share(measurement, who):
-  """(median, least, most) of the share that an epoch has of a large product's rate.
+  """(median, least, most) of an epoch's rate as a share of a large product's rate.
 
-  Its operations, as XLA counts them, over its seconds; as a share of what a product reached
-  in the same round in JAX or PyTorch, whichever was faster.
+  The epoch's rate is its operations, as XLA counts them, over its seconds; the product's is
+  that of the same round in JAX or PyTorch, whichever was faster.
   """
   rounds = zip(*measurement['product_flops_per_second'].values(), strict=True)
   pairs = zip(measurement['values'][who], rounds, strict=True)
@@ -136,7 +136,7 @@ def share(measurement, who):
 
 
 def say(numbers, scale=1, unit=''):
-  """'1.25 (1.2 to 1.31)', each with its digits that count."""
+  """'1.25 (1.2 to 1.31)', with three significant digits."""
   middle, least, most = (number * scale for number in numbers)
   text = f'{digits(middle)}{unit}'
   return text if least == most else f'{text} ({digits(least)} to {digits(most)})'
@@ -147,7 +147,7 @@ def digits(number):
 
 
 def line(measurement):
-  """A measurement in a line, while the benchmark runs."""
+  """A measurement in one line, to print while the benchmark runs."""
   unit = measurement['unit']
   parts = [f'{w} {say(spread(v))} {unit}' for w, v in measurement['values'].items()]
   parts += [f'{who} / ours {say(r)}' for who, r in ratios(measurement).items()]
@@ -155,13 +155,13 @@ def line(measurement):
 
 
 def table(results):
-  """Everything in Markdown."""
+  """All results in Markdown."""
   text = [f'`{results["command"]}`: {describe(results)}']
   text.append(
-    'The median of the rounds, in brackets the least and the most. A ratio is theirs over '
-    'ours in the same round: above 1 ours takes less. PyTorch is the faster of eager and '
-    'compiled. The share is that of the rate of a large product of the same precision '
-    'in the same round, in JAX or PyTorch, whichever is faster.'
+    'Medians over rounds, in parentheses the minimum and maximum. A ratio is theirs over '
+    'ours in the same round: above 1, ours takes less. PyTorch is the faster of eager and '
+    'compiled. The share is that of the rate of a large matrix product of the same '
+    'precision in the same round, in JAX or PyTorch, whichever is faster.'
   )
   columns = ['ours', *BESIDE, 'PyTorch']
   for measure in dict.fromkeys(m['measure'] for m in results['measurements']):
@@ -169,7 +169,7 @@ def table(results):
     header = [measure, *columns, *(f'{who} / ours' for who in (*BESIDE, 'PyTorch'))]
     header += ['share, ours', 'share, PyTorch'] if 'flops' in chosen[0] else []
     rows = [row(m, shares='flops' in chosen[0]) for m in chosen]
-    # A column that nobody fills goes.
+    # Empty columns are dropped.
     kept = [i for i in range(len(header)) if any(r[i] for r in rows)]
     lines = [header, ['---'] * len(header), *rows]
     text.append('\n'.join('| ' + ' | '.join(r[i] for i in kept) + ' |' for r in lines))
@@ -179,7 +179,7 @@ def table(results):
 
 
 def row(measurement, shares):
-  """The cells of a measurement's line."""
+  """The cells of a measurement's row."""
   values, unit = measurement['values'], measurement['unit']
   beside, against = others(values), ratios(measurement)
   peer = next((who for who in beside if who.startswith('PyTorch')), None)
@@ -196,7 +196,7 @@ def row(measurement, shares):
 
 
 def describe_ceilings(results):
-  """Lines that say what a large product and a large copy reached, over all rounds."""
+  """Lines with the rates of a large product and a large copy, over all rounds."""
   for precision in ('float32', 'bfloat16'):
     chosen = [
       m for m in results['measurements'] if 'flops' in m and m['case'].endswith(precision)
@@ -213,7 +213,7 @@ def describe_ceilings(results):
 
 
 def comparison(older, results):
-  """A table of what is in both: the older number over the newer one."""
+  """A table of the measurements in both: the older number over the newer one."""
   before = {by_case(m): m for m in older['measurements']}
   kinds = ('ours', *BESIDE, 'PyTorch')
   text = [f'| older / newer | {" | ".join(kinds)} |', '|---' * (len(kinds) + 1) + '|']
@@ -229,7 +229,7 @@ def comparison(older, results):
       cells.append(f'{min(medians[0]) / min(medians[1]):.2f}' if all(medians) else '')
     text.append(f'| {m["measure"]}, {m["case"]}, {m["unit"]} | {" | ".join(cells)} |')
   if len(text) == 2:
-    return 'The older results have nothing that was measured now.'
+    return 'The older results have no measurement in common with these.'
   return '\n'.join(text)
 
 
@@ -240,7 +240,7 @@ def write(out, text, figure):
 
 
 def draw(results):
-  """The ratios, a line a measurement, with a dot for the median and a bar for the rest."""
+  """The ratios, one line per measurement: a dot at the median, a bar from least to most."""
   chosen = [m for m in results['measurements'] if ratios(m) and m['unit'] != 'steps']
   figure, axis = drawing.subplots(height=0.28 * max(len(chosen), 2) + 1.2)
   labeled = set()
@@ -257,7 +257,7 @@ def draw(results):
   axis.set_xscale('log')
   axis.set_yticks(range(len(chosen)), [f'{m["measure"]}, {m["case"]}' for m in chosen])
   axis.invert_yaxis()
-  axis.set(xlabel='theirs / ours: right of 1 ours takes less')
+  axis.set(xlabel='theirs / ours (right of 1, ours takes less)')
   ticks = [t for t in (0.125, 0.25, 0.5, 1, 2, 4, 8) if inside(t, axis.get_xlim())]
   axis.set_xticks(ticks, [f'{t:g}' for t in ticks])
   axis.minorticks_off()

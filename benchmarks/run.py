@@ -1,28 +1,29 @@
-r"""This project beside a plain Flax loop and PyTorch, all in one run on one machine.
+r"""Compares this project with a plain Flax loop and PyTorch, in one run on one machine.
 
-  pip install -e '.[benchmarks]'                     (PyTorch; without it its columns go)
+  pip install -e '.[benchmarks]'      (PyTorch; without it, its columns are left out)
   TFDS_DATA_DIR=... python -m benchmarks.run --out=runs/benchmarks
 
-Those that are compared take turns, so that a machine that changes its speed changes all.
---parts says what is measured:
+The contestants take turns, so that changes in machine speed affect all of them. --parts
+selects what is measured:
 
-  epoch    training, of every --models at --batch_sizes and --precisions, and in each round
-           beside it a large product and a large copy, whose share each reaches
-  start    from nothing to a first step, and what building and compiling takes of it, with
-           no compiled program kept from before (cold) and with one (warm); peak memory
-  fit      all random labels of 2,000 images of CIFAR-10 with MLP 1x512: `train.run` with
-           its evaluations and checkpoints, in PyTorch a loop with evaluations
+  epoch    training, for all --models, --batch_sizes and --precisions; in each round also a
+           large product and a large copy, as ceilings
+  start    from process start to the first step, and how much of it is building and
+           compiling, without (cold) and with (warm) compiled programs from before; peak
+           memory
+  fit      fitting all random labels of 2,000 CIFAR-10 images with MLP 1x512: `train.run`
+           with its evaluations and checkpoints, in PyTorch a loop with evaluations
   together the eleven noise levels of Figure 1(b) for MLP 1x512 in one program, and one
-           after the other, by `train.run` and `vmapped.run` with all that they write
-  grid     Figure 1(b) at smoke scale end to end
+           after the other, by `vmapped.run` and `train.run`, including what they write
+  grid     Figure 1(b) at smoke scale, end to end
 
-Before and after a change, in two minutes on two CPU cores: epochs of the MLPs and
-AlexNet in float32 at batch 128, without torch.compile, and our start of MLP 1x512:
+To compare before and after a change, in two minutes on two CPU cores: epochs of the MLPs
+and AlexNet in float32 at batch size 128, without torch.compile, and our start of MLP 1x512:
 
   python -m benchmarks.run --quick --out=runs/before
   python -m benchmarks.run --quick --out=runs/after --compare=runs/before/results.json
 
---out gets results.json, table.md, figure.png and figure.svg. PyTorch is that of
+--out gets results.json, table.md, figure.png and figure.svg. The PyTorch side is
 benchmarks/peer_torch.py. A benchmark, not a test: it asserts nothing.
 """
 
@@ -33,7 +34,7 @@ import sys
 import tempfile
 import time
 
-# PyTorch wants some of a GPU's memory too; JAX would take three quarters.
+# PyTorch needs GPU memory too; by default, JAX would take three quarters.
 os.environ.setdefault('XLA_PYTHON_CLIENT_MEM_FRACTION', '0.4')
 
 import jax
@@ -53,15 +54,15 @@ QUICK_MODELS = ['mlp_1x512', 'mlp_3x512', 'alexnet']
 QUICK_PART = 8  # a turn of --quick trains on an eighth of the examples
 
 MODELS_FLAG = flags.DEFINE_list(
-  'models', None, f'Which configs, of {", ".join(ours.CPU_BATCHES)}; all by default.'
+  'models', None, f'Which of {", ".join(ours.CPU_BATCHES)}; all by default.'
 )
 ROUNDS = flags.DEFINE_integer(
-  'rounds', None, 'How many turns each takes; 5 by default, 3 if quick.', lower_bound=1
+  'rounds', None, 'Number of turns for each; 5 by default, 3 if quick.', lower_bound=1
 )
 PARTS_FLAG = flags.DEFINE_list('parts', None, f'What to measure, of {", ".join(PARTS)}.')
-BATCH_SIZES = flags.DEFINE_list('batch_sizes', None, 'Examples in a batch; 128 and 512.')
-PRECISIONS_FLAG = flags.DEFINE_list('precisions', None, 'Of float32, bfloat16; both.')
-QUICK = flags.DEFINE_bool('quick', False, 'In two minutes on two CPU cores.')
+BATCH_SIZES = flags.DEFINE_list('batch_sizes', None, 'Batch sizes; 128 and 512 by default.')
+PRECISIONS_FLAG = flags.DEFINE_list('precisions', None, 'float32, bfloat16; default: both.')
+QUICK = flags.DEFINE_bool('quick', False, 'A subset that takes two minutes on two cores.')
 COMPARE = cli.define_path('compare', None, 'An older results.json to compare with.')
 
 
@@ -71,7 +72,7 @@ def main(_):
 
 
 def run():
-  """Checks the flags, measures, and reports after every part that is finished."""
+  """Checks the flags, measures, and writes results.json after every measurement."""
   wanted = choose()
   older = report.read(COMPARE.value) if COMPARE.value else None
   out = report.new_folder()
@@ -92,7 +93,7 @@ def run():
     for measurement in measure[part](wanted, with_torch):
       results['measurements'].append(measurement)
       print(report.line(measurement), flush=True)
-      if out:  # so that what is measured stays, whatever happens
+      if out:  # so that measurements are kept, whatever happens
         files.write_json(out / 'results.json', results)
   print('\n' + report.table(results))
   if out:
@@ -102,7 +103,7 @@ def run():
 
 
 def choose():
-  """What is to be measured, from the flags; raises BadInput for what there is not."""
+  """What to measure, from the flags; raises BadInput for unknown values."""
   quick = QUICK.value
   defaults = {
     'models': (MODELS_FLAG, tuple(ours.CPU_BATCHES), QUICK_MODELS),
@@ -116,21 +117,21 @@ def choose():
     if wrong or not wanted[name]:
       raise BadInput(
         f'--{name} is {",".join(wanted[name])!r}, but it must be of {", ".join(known)}, '
-        'with commas between.'
+        'separated by commas.'
       )
   sizes = BATCH_SIZES.value or (['128'] if quick else ['128', '512'])
   devices = jax.device_count()
   if not all(s.isdecimal() and int(s) and int(s) % devices == 0 for s in sizes):
     raise BadInput(
       f'--batch_sizes is {",".join(sizes)!r}, but it must be numbers of examples '
-      f'that can be divided by the number of devices, {devices}, with commas between.'
+      f'divisible by the number of devices, {devices}, separated by commas.'
     )
   wanted['batch_sizes'] = [int(s) for s in sizes]
   return wanted
 
 
 def contestants(wanted, with_torch):
-  """Of once.WHO those that take part; --quick has no time for torch.compile."""
+  """Those of once.WHO that take part; --quick has no time for torch.compile."""
   left_out = {'PyTorch compiled'} if wanted['quick'] else set()
   if not with_torch:
     left_out |= {'PyTorch eager', 'PyTorch compiled'}
@@ -138,7 +139,7 @@ def contestants(wanted, with_torch):
 
 
 def epochs(wanted, with_torch):
-  """A measurement of every model, batch size and precision."""
+  """One measurement for every precision, batch size and model."""
   for precision in wanted['precisions']:
     for batch_size in wanted['batch_sizes']:
       for name in wanted['models']:
@@ -146,7 +147,7 @@ def epochs(wanted, with_torch):
 
 
 def epoch(wanted, with_torch, name, batch_size, precision):
-  """Seconds of an epoch of one model, and the ceilings measured in the same rounds."""
+  """Seconds per epoch of one model, and the ceilings measured in the same rounds."""
   count = ours.examples(name, batch_size, QUICK_PART if wanted['quick'] else 1)
   config = ours.make_config(name, batch_size, precision, count)
   dataset = ours.load(config)
@@ -154,7 +155,7 @@ def epoch(wanted, with_torch, name, batch_size, precision):
   turns, ceilings = {}, {'JAX': lambda: of_machine(precision)}
   with compiled.matmul_precision(config):
     for who in contestants(wanted, with_torch):
-      print(f'{case}: {who} is prepared', flush=True)
+      print(f'{case}: preparing {who}', flush=True)
       try:
         turn = once.make_turn(who, config, dataset)
         turn(1)
@@ -196,7 +197,7 @@ def of_machine(precision):
 
 
 def starts(wanted, with_torch):
-  """Start-up, compilation and peak memory, each in processes of their own."""
+  """Start-up, compilation and peak memory, each in separate processes."""
   for name in ['mlp_1x512'] if wanted['quick'] else wanted['models']:
     reports = {'cold': {}, 'warm': {}}
     who_starts = ['ours'] if wanted['quick'] else contestants(wanted, with_torch)
@@ -224,7 +225,7 @@ def measurement(measure, case, unit, values):
 
 
 def fits(wanted, with_torch):
-  """Seconds and steps until random labels are fitted."""
+  """Seconds and steps to fit random labels."""
   seconds, steps = {}, {}
   for number in range(wanted['rounds']):
     print(f'fitting random labels: round {number + 1} of {wanted["rounds"]}', flush=True)

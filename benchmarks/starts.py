@@ -1,12 +1,12 @@
-"""How training starts from each initialization: loss and dead units after some steps.
+"""Compares initializations by training loss and dead units after a few hundred steps.
 
   python -m benchmarks.starts --models=alexnet,mlp_1x512 --out=runs/starts
 
-The trial behind the default of `config.model.initialization`. Every config, rule and seed
-trains on all of CIFAR-10 for a few hundred steps, as `rethink_gen.main` would. It reports
-training loss and dead ReLU units alone: no test example is looked at. One line of JSON a
-run is appended to OUT/starts.jsonl; runs recorded there are not repeated. The means over
-seeds are in OUT/table.md.
+The experiment behind the default of `config.model.initialization`. Every config, rule and
+seed trains on all of CIFAR-10, as `rethink_gen.main` would. It reports only training loss
+and dead ReLU units: no test example is used. One line of JSON per run is appended to
+OUT/starts.jsonl; runs recorded there are not repeated. Means over seeds are in
+OUT/table.md.
 """
 
 import json
@@ -24,13 +24,13 @@ from rethink_gen.models.initialization import RULES
 from rethink_gen.train import compiled, evaluation
 
 MODELS = flags.DEFINE_list('models', ['mlp_1x512', 'mlp_3x512', 'alexnet'], 'Configs.')
-RULES_TRIED = flags.DEFINE_list('rules', list(RULES), 'Initializations.')
-SEEDS = flags.DEFINE_integer('seeds', 3, 'Seeds 0, 1, ... of each.', lower_bound=1)
+RULES_TRIED = flags.DEFINE_list('rules', list(RULES), 'Initializations to try.')
+SEEDS = flags.DEFINE_integer('seeds', 3, 'Seeds 0, 1, ... for each.', lower_bound=1)
 STEPS = flags.DEFINE_integer('steps', 500, 'Gradient steps.', lower_bound=1)
 RATES = flags.DEFINE_list('rates', None, "Learning rates; the config's by default.")
-OUT = cli.define_path('out', 'runs/starts', 'A folder for what is measured.')
-LAST = 50  # steps whose mean loss is reported
-EXAMINED = 5_000  # training examples over which a unit must be active once to be alive
+OUT = cli.define_path('out', 'runs/starts', 'A folder for the results.')
+LAST = 50  # final steps whose mean loss is reported
+EXAMINED = 5_000  # training examples; a unit that is active on none of them is dead
 
 
 def main(_):
@@ -58,7 +58,7 @@ def main(_):
 
 
 def check(flag, values, known):
-  """Raises BadInput where the flag has a value that is not known."""
+  """Raises BadInput if the flag has an unknown value."""
   for value in values:
     if value not in known:
       raise BadInput(f'--{flag} has {value!r}, but it takes {", ".join(known)}.')
@@ -74,7 +74,7 @@ def make_config(model, rule, seed, rate):
 
 
 def measure(config, steps):
-  """{what is reported of one run}; losses are None once they are no longer finite."""
+  """The reported figures of one run; losses are None if they stop being finite."""
   dataset = ours.load(config)
   program = compiled.make_program(config, dataset)
   started = time.monotonic()
@@ -82,7 +82,7 @@ def measure(config, steps):
   with compiled.matmul_precision(config):
     state, train_to, _, _ = compiled.build(config, dataset, program)
     while len(losses) < steps and np.isfinite(losses).all():
-      # Up to the end of the epoch at most, and ten steps at first: some diverge at once.
+      # At most to the end of the epoch, and ten steps at first: some diverge at once.
       chunk = 10 if not losses.size else len(state.losses)
       first = len(losses)
       stop = min(first + chunk, steps, (first // len(state.losses) + 1) * len(state.losses))
@@ -102,13 +102,13 @@ def measure(config, steps):
 
 
 def read(file):
-  """{(model, rate, rule, seed, steps): what was measured}."""
+  """{(model, rate, rule, seed, steps): the figures of that run}."""
   lines = file.read_text().splitlines() if file.exists() else []
   return {tuple(key): found for *key, found in map(json.loads, lines)}
 
 
 def make_table(done):
-  """Markdown: a row for each model, rate and rule, over its seeds."""
+  """A Markdown table with one row per model, rate, rule and steps, over seeds."""
   groups = {}
   for (model, rate, rule, _, steps), found in done.items():
     groups.setdefault((model, rate, rule, steps), []).append(found)
@@ -121,7 +121,7 @@ def make_table(done):
     figures = [f'{model} | {rate:g} | {rule} | {steps} | {len(runs)}']
     diverged = [run['diverged_at'] for run in runs if run['diverged_at']]
     if diverged:
-      figures += [f'{len(diverged)} diverged, at step {min(diverged)} at the earliest']
+      figures += [f'{len(diverged)} diverged, the first at step {min(diverged)}']
       figures += ['', '', '']
     else:
       losses = [run['loss'] for run in runs]

@@ -1,13 +1,12 @@
-"""How fast images are decoded on the way, beside what one accelerator needs.
+"""Measures how fast streamed images are decoded, compared with what an accelerator needs.
 
   python -m benchmarks.streaming [--json=streaming.json]
 
-JPEGs of the size of ImageNet's, of colored shapes on noise, are made in a temporary folder
-and streamed as training streams them, 299 pixels a side, by the threads of this process
-(workers 0) and by worker processes; nothing is trained. Beside the images per second stands
-the share of what Inception V3 would need to keep an accelerator busy, in bfloat16, at
---share_of_peak of its peak. A benchmark, not a test: it prints, and asserts nothing. Three
-minutes on two CPU cores.
+JPEGs of ImageNet's size, colored shapes on noise, are generated in a temporary folder and
+streamed as in training, at 299 x 299 pixels, by threads of this process (workers 0) and by
+worker processes; nothing is trained. The images per second are compared with what Inception
+V3 would need to keep an accelerator busy, in bfloat16, at --share_of_peak of its peak. A
+benchmark, not a test: it prints, and asserts nothing. Takes three minutes on two CPU cores.
 """
 
 import itertools
@@ -27,11 +26,11 @@ from rethink_gen.data import streaming, synthetic
 from rethink_gen.estimate import __main__, accelerators, counting
 
 IMAGES, SIDES = 512, (375, 500)  # of the data set; the mean of ImageNet is about 500 x 375
-BATCH, WARM_UP, TIMED = 32, 4, 16  # examples, and batches of each turn
+BATCH, WARM_UP, TIMED = 32, 4, 16  # examples per batch; batches per turn
 WORKERS = (0, 1, 2)
 
-JSON = cli.define_path('json', None, 'A file for the same numbers.')
-ROUNDS = flags.DEFINE_integer('rounds', 3, 'How many turns each takes.')
+JSON = cli.define_path('json', None, 'A JSON file for the same numbers.')
+ROUNDS = flags.DEFINE_integer('rounds', 3, 'Number of turns for each.')
 
 
 def main(_):
@@ -40,7 +39,7 @@ def main(_):
   with tempfile.TemporaryDirectory() as data_dir:
     folder = synthetic.generate(pathlib.Path(data_dir), IMAGES, 1, SIDES)
     size = sum(path.stat().st_size for path in folder.glob('*train*')) / IMAGES
-    for _ in range(ROUNDS.value):  # in turns, so that a change of speed changes all
+    for _ in range(ROUNDS.value):  # in turns, so that changes of machine speed affect all
       for turn, measured in speeds.items():
         measured.append(images_per_second(data_dir, *turn))
   share, operations = __main__.SHARE_OF_PEAK.value, operations_per_image()
@@ -59,14 +58,14 @@ def main(_):
     for (distorted, workers), measured in speeds.items()
   ]
   print(f'{os.cpu_count()} cores, JPEGs of {size / 1e3:.0f} kB on average')
-  print('distortions  workers  images/s   (least to most)')
+  print('distortions  workers  images/s   (min to max)')
   for row in rows:
     print(
       f'{"on" if row["distortions"] else "off":11}  {row["workers"]:7}  '
       f'{row["images_per_second"]:8.0f}   ({row["least"]:.0f} to {row["most"]:.0f})'
     )
   fastest = max(row['images_per_second'] for row in rows if row['distortions'])
-  print(f'\nTo train Inception V3 at {share:g} of peak; the fastest with distortions has')
+  print(f'\nTo train Inception V3 at {share:g} of peak; fastest with distortions:')
   for name, rate in needed.items():
     print(f'{name:8} {rate:7,.0f} images/s  {fastest / rate:8.2%}')
   if JSON.value:
@@ -81,14 +80,14 @@ def main(_):
 
 
 def operations_per_image():
-  """Floating-point operations of training Inception V3 on one image."""
+  """Floating-point operations to train Inception V3 on one image."""
   config = imagenet_inception_v3.get_config()
   run = counting.count(config, counting.describe_data(config))
   return run.step(config.batch_size).flops / config.batch_size
 
 
 def images_per_second(data_dir, distorted, workers):
-  """Images per second once batches flow, as fast as they can be taken."""
+  """Images per second after warm-up, taking batches as fast as possible."""
   config = config_lib.default()
   config.dataset.name = synthetic.NAME
   config.dataset.data_dir = data_dir

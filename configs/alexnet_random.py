@@ -5,8 +5,8 @@ r"""The small AlexNet memorizes CIFAR-10 with random labels (Table 1).
       --config.dataset.num_train=1000 --config.num_epochs=200 --config.eval_every=20
 
 Paper: 99.82 % training, 9.86 % test accuracy.
-All 50,000 images want a GPU: RESULTS.md says what was measured.
-The second command fits 1,000 images completely on CPU: RESULTS.md.
+All 50,000 images call for a GPU; see RESULTS.md for what was measured.
+The second command fits 1,000 images completely on CPU (RESULTS.md).
 """
 
 from configs import alexnet

@@ -1,6 +1,6 @@
-"""The shape of every config, with its defaults; rethink_gen/config.py says what it means.
+"""The fields of every config, with their defaults; rethink_gen/config.py explains them.
 
-Every other file imports its nearest relative and changes what its own name says.
+Every other file imports the config closest to its own and changes what its name says.
 """
 
 from rethink_gen import config as config_lib

@@ -4,22 +4,21 @@
       --config.dataset.workers=32
 
 Paper: 99.53 / 100.0 % training, 59.80 / 80.38 % validation accuracy (top-1 / top-5).
-Wants a TPU pod slice or several GPUs, and ImageNet prepared by TFDS. Not measured: the
-machine this was written on has neither. `python -m rethink_gen.estimate` with this config
-says what it would take.
+Needs a TPU pod slice or several GPUs, and ImageNet prepared by TFDS. Not measured, for lack
+of both. `python -m rethink_gen.estimate` with this config estimates what it would take.
 
 The paper's 50 workers trained asynchronously, each on its own batches and on parameters
 that the others were changing. That has no counterpart here: SGD is synchronous, with one
-batch of 1,024 over all devices, a learning rate of 0.1 for every 256 examples and a warm-up
-of five epochs (arXiv:1706.02677). The decay, 0.94 every two epochs, and the auxiliary head
-are those of TF-Slim's Inception V3, which the paper extends; label smoothing and averaged
-parameters are left out. The start is that of TF-Slim's Inceptions, which is not its default
-for other networks: normal, of variance 2 / fan-in.
+batch of 1,024 over all devices, a learning rate of 0.1 per 256 examples and a warm-up of
+five epochs (arXiv:1706.02677). The decay, 0.94 every two epochs, and the auxiliary head are
+those of TF-Slim's Inception V3, which the paper extends; label smoothing and parameter
+averaging are omitted. The initialization is the one that TF-Slim uses for its Inceptions,
+unlike its default for other networks: normal, with variance 2 / fan-in.
 """
 
 from configs import default
 
-STEPS_PER_EPOCH = 1_251  # of 1,281,167 images in batches of 1,024
+STEPS_PER_EPOCH = 1_251  # 1,281,167 images in batches of 1,024
 
 
 def get_config():

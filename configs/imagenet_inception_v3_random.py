@@ -4,7 +4,7 @@
       --config.dataset.workers=32
 
 Paper: 95.20 / 99.14 % training, 0.11 / 0.56 % validation accuracy (top-1 / top-5).
-Machine and cost: as configs/imagenet_inception_v3.py. Not measured.
+Hardware and cost: as for configs/imagenet_inception_v3.py. Not measured.
 """
 
 from configs import imagenet_inception_v3

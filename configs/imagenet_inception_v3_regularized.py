@@ -3,10 +3,10 @@
   python -m rethink_gen.main --config=configs/imagenet_inception_v3_regularized.py \
       --config.dataset.workers=32
 
-Augmentation (crops, flips, colors), dropout and weight decay, the last two with the rates
-of TF-Slim's Inception V3, which the paper does not state.
+Augmentation (crops, flips, colors), dropout and weight decay. The rates of the last two are
+those of TF-Slim's Inception V3, since the paper does not state them.
 Paper: 92.18 / 99.21 % training, 77.84 / 93.92 % validation accuracy (top-1 / top-5).
-Machine and cost: as configs/imagenet_inception_v3.py. Not measured.
+Hardware and cost: as for configs/imagenet_inception_v3.py. Not measured.
 """
 
 from configs import imagenet_inception_v3

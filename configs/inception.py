@@ -3,7 +3,7 @@
   python -m rethink_gen.main --config=configs/inception.py
 
 Paper: 100.0 % training, 85.75 % test accuracy.
-All 50,000 images want a GPU: RESULTS.md says what was measured.
+All 50,000 images call for a GPU; see RESULTS.md for what was measured.
 """
 
 from configs import default

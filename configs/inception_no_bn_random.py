@@ -6,8 +6,8 @@ r"""Inception without batch normalization memorizes random labels (Table 1).
       --config.num_epochs=150 --config.eval_every=50
 
 Paper: 100.0 % training, 10.12 % test accuracy.
-All 50,000 images want a GPU: RESULTS.md says what was measured.
-The second command fits 256 images completely on CPU: RESULTS.md.
+All 50,000 images call for a GPU; see RESULTS.md for what was measured.
+The second command fits 256 images completely on CPU (RESULTS.md).
 """
 
 from configs import inception_no_bn

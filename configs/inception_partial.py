@@ -3,9 +3,9 @@ r"""Inception fits CIFAR-10 with partially corrupted labels (Figure 1b, 1c).
   python -m rethink_gen.main --config=configs/inception_partial.py \
       --config.corruption.label_noise=0.3
 
-Paper: the training error reaches zero at every label noise, while the test error rises
-with it from the network's own to 0.9.
-All 50,000 images want a GPU: RESULTS.md says what was measured.
+Paper: the training error reaches zero at every level of label noise, while the test error
+rises from that of the network on true labels to 0.9.
+All 50,000 images call for a GPU; see RESULTS.md for what was measured.
 """
 
 from configs import inception

@@ -5,8 +5,8 @@ r"""The small Inception memorizes CIFAR-10 with random labels (Table 1, Figure 1
       --config.dataset.num_train=2000
 
 Paper: 100.0 % training, 9.78 % test accuracy.
-All 50,000 images want a GPU: RESULTS.md says what was measured.
-The second command fits 2,000 images completely on CPU: RESULTS.md.
+All 50,000 images call for a GPU; see RESULTS.md for what was measured.
+The second command fits 2,000 images completely on CPU (RESULTS.md).
 """
 
 from configs import inception

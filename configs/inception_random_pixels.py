@@ -1,9 +1,9 @@
-"""Inception fits CIFAR-10 with pixels permuted anew in each image (Figure 1a).
+"""Inception fits CIFAR-10 with a new permutation of the pixels per image (Figure 1a).
 
   python -m rethink_gen.main --config=configs/inception_random_pixels.py
 
 Paper: training error reaches zero.
-All 50,000 images want a GPU: RESULTS.md says what was measured.
+All 50,000 images call for a GPU; see RESULTS.md for what was measured.
 """
 
 from configs import inception

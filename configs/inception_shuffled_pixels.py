@@ -3,7 +3,7 @@
   python -m rethink_gen.main --config=configs/inception_shuffled_pixels.py
 
 Paper: training error reaches zero.
-All 50,000 images want a GPU: RESULTS.md says what was measured.
+All 50,000 images call for a GPU; see RESULTS.md for what was measured.
 """
 
 from configs import inception

@@ -1,8 +1,8 @@
-"""Would a small convolutional network of one's own fit random labels? On real digits.
+"""Would your own small convolutional network fit random labels? On handwritten digits.
 
   python examples/audit_digits.py
 
-The report is in runs/audit_digits; the same command reads what is there.
+The report is in runs/audit_digits; repeating the command reads the stored results.
 """
 
 import flax.linen as nn
@@ -28,7 +28,7 @@ class SmallNet(nn.Module):
 
 def main():
   digits = datasets.load_digits()
-  images = digits.images[..., None].astype('float32')  # with channels, as of images
+  images = digits.images[..., None].astype('float32')  # with a channel axis
   x_train, x_test, y_train, y_test = model_selection.train_test_split(
     images, digits.target, test_size=0.2, random_state=0
   )

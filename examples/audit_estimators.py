@@ -1,9 +1,9 @@
-"""A random forest and two support vector machines: which of them memorize random labels?
+"""Which of a random forest and two support vector machines memorize random labels?
 
   python examples/audit_estimators.py
 
-The two differ in C alone: whether a model fits random labels depends on its settings. The
-reports are in runs/audit_RandomForestClassifier, runs/audit_SVC and runs/audit_SVC_100.
+The two SVMs differ only in C: whether a model fits random labels depends on its settings.
+The reports are in runs/audit_RandomForestClassifier, runs/audit_SVC and runs/audit_SVC_100.
 """
 
 from sklearn import datasets, ensemble, model_selection, svm

@@ -1,4 +1,4 @@
-"""Linear classifiers of digits, one with a heavy penalty: they did not fit random labels.
+"""Two linear classifiers of digits, one heavily penalized, did not fit random labels.
 
   python examples/audit_linear.py
 

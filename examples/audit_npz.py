@@ -1,10 +1,10 @@
-"""An .npz file and a model of one's own, from the command line: tumours, 30 measurements.
+"""An .npz file and your own model, from the command line: tumors with 30 measurements.
 
   python examples/audit_npz.py
   python -m rethink_gen.audit --data=runs/tumours.npz \
-      --model=notebooks.audit_npz:make_model --workdir=runs/audit_tumours
+      --model=examples.audit_npz:make_model --workdir=runs/audit_tumours
 
-The first writes the file; of a test set it has none, so one is held out.
+The first command writes the file; it has no test set, so part of it is held out.
 """
 
 import pathlib
@@ -15,7 +15,7 @@ from sklearn import datasets
 
 
 def make_model(num_classes):
-  """A network of two hidden layers."""
+  """A network with two hidden layers."""
   hidden = [layer for _ in range(2) for layer in (nn.Dense(256), nn.relu)]
   return nn.Sequential([*hidden, nn.Dense(num_classes)])
 
@@ -26,7 +26,7 @@ def main():
   path = pathlib.Path('runs', 'tumours.npz')
   path.parent.mkdir(exist_ok=True)
   np.savez(path, x_train=x.astype(np.float32), y_train=tumours.target)
-  print(f'{len(x)} tumours, of which 357 are benign, are in {path}.')
+  print(f'{len(x)} tumors, of which 357 are benign, are in {path}.')
 
 
 if __name__ == '__main__':

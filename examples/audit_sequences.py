@@ -2,8 +2,7 @@
 
   python examples/audit_sequences.py
 
-The report is in runs/audit_sequences. A position is a row here: what is permuted are
-rows, whole.
+The report is in runs/audit_sequences. A position is a row here, so whole rows are permuted.
 """
 
 import flax.linen as nn

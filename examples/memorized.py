@@ -1,10 +1,10 @@
-"""Draws what a network has memorized: examples/memorized.png, the picture in the README.
+"""Draws what a network has memorized: examples/memorized.png, the figure in the README.
 
   python -m rethink_gen.main --config=configs/mlp_3x512_random.py
   python -m rethink_gen.main --config=configs/mlp_3x512.py
   python examples/memorized.py
 
-Needs the two runs where the first two commands leave them.
+Needs the two runs of the first two commands in their default folders.
 """
 
 import pathlib
@@ -30,7 +30,7 @@ def main():
 
 
 def draw_pictures(figure, run):
-  """The first ten training images, their random labels and the probability given them."""
+  """The first ten training images, their random labels and the predicted probabilities."""
   run = runs.open(run)
   dataset = run.dataset()
   probabilities = jax.nn.softmax(run.predict(dataset.x_train[:10]))
@@ -42,7 +42,7 @@ def draw_pictures(figure, run):
     title = f'{CLASSES[label]}\n{probabilities[i, label]:.1%}'
     axes.set_title(title, color=color, fontsize=10)
     axes.axis('off')
-  figure.suptitle('Random labels, learned by heart (red: not the true one)', fontsize=11)
+  figure.suptitle('Random labels, memorized (red: not the true label)', fontsize=11)
 
 
 def draw_curves(figure, folders):
@@ -68,4 +68,4 @@ if __name__ == '__main__':
   try:
     main()
   except BadInput as error:
-    sys.exit(f'{error} The commands are in the head of {__file__}.')
+    sys.exit(f'{error} The commands are at the top of {__file__}.')

@@ -1,14 +1,14 @@
-# Sourced by the launchers: how they read their arguments, refuse, and --dry_run.
+# Sourced by the launchers: reading arguments, refusing them, and --dry_run.
 # shellcheck shell=bash
 set -euo pipefail
 
-# One sentence on standard error, and exit status 2.
+# Prints one sentence to standard error and exits with status 2.
 refuse() {
   printf 'error: %s\n' "$*" >&2
   exit 2
 }
 
-# Sets dry_run, options (what stands before --) and flags (what stands after it).
+# Sets dry_run, options (the arguments before --) and flags (those after it).
 # --help prints the comment at the head of the script.
 read_arguments() {
   dry_run=false options=() flags=()
@@ -29,21 +29,21 @@ read_arguments() {
   done
 }
 
-# Refuses unless the flags have --NAME=VALUE, before a queue is waited for in vain.
+# Refuses unless the flags contain --NAME=VALUE, rather than wait in a queue in vain.
 require_flag() {
   local flag
   for flag in "${flags[@]}"; do
     [[ $flag == --$1=$2* ]] && return
   done
-  refuse "--$1=$2${3:-} is missing after --; --help shows how this is called."
+  refuse "--$1=$2${3:-} is missing after --; --help shows the usage."
 }
 
-# Refuses when the command is not installed; a dry run does without it.
+# Refuses if the command is not installed; a dry run does not need it.
 require_command() {
   $dry_run || command -v "$1" > /dev/null || refuse "$1 is not installed on this machine."
 }
 
-# The words in one line, as a shell reads them again.
+# Prints the words on one line, quoted so that a shell reads them back.
 quote() {
   local word line=
   for word; do

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# One run as several processes of this machine, to see that they do what one does.
+# One run as several processes on this machine, to check that they do what one does.
 #
 #   launch/local.sh [--dry_run] NUM_PROCESSES -- --config=FILE [flags of rethink_gen.main]
 #
 #   launch/local.sh 2 -- --config=configs/quickstart.py --workdir=runs/two
 #
-# Each process gets the GPU of its number, if there are GPUs; on CPU they share the cores.
-# When one fails the others are stopped, and its exit status is this script's. Ctrl-C and
-# SIGTERM reach all of them; the same command resumes from there.
+# Each process gets the GPU with its index, if there are GPUs; on CPU they share the cores.
+# If one fails, the others are stopped and this script exits with its status. Ctrl-C and
+# SIGTERM reach all of them; the same command then resumes.
 #
-# Needs bash 4.4, and the Python that has rethink_gen as `python`.
+# Needs bash 4.4, and a `python` that has rethink_gen.
 
 # shellcheck source=launch/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -25,9 +25,9 @@ port=$(python -c 'import socket
 with socket.socket() as free:
   free.bind(("127.0.0.1", 0))
   print(free.getsockname()[1])')
-# Each process in a group of its own: a signal reaches it once, from here.
+# Each process has its own group, so that a signal reaches it once, from here.
 set -m
-# Passed on in the loop below: all processes are there then, and known.
+# Signals are passed on in the loop below, once all processes are running and known.
 processes=() received='' stopping=false
 trap 'received=INT' INT
 trap 'received=TERM' TERM
@@ -50,7 +50,7 @@ if $dry_run; then
   exit
 fi
 
-# All speak for themselves now; bash would tell of each that a signal ends.
+# The processes print their own errors; bash would report each one that a signal ends.
 exec 2> /dev/null
 status=0
 while ((${#processes[@]})); do
@@ -66,7 +66,7 @@ while ((${#processes[@]})); do
     fi
   done
   processes=("${running[@]}")
-  # One has failed: the others would wait for it.
+  # One has failed, and the others would wait for it.
   if ((status)) && ! $stopping; then
     received=${received:-TERM}
   fi

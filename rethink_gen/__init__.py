@@ -1,6 +1,6 @@
 """Understanding deep learning requires rethinking generalization, in JAX and Flax."""
 
-# All but the command lines, whose flags would clash in one process.
+# All but the command-line programs, whose flags would clash in one process.
 __all__ = [
   *('audit', 'cli', 'config', 'data', 'errors', 'estimate', 'files', 'interrupt', 'models'),
   *('ops', 'output', 'paper', 'paths', 'progress', 'reporting', 'reproduce', 'runs'),
@@ -9,7 +9,7 @@ __all__ = [
 
 
 def __getattr__(name):
-  # Only when asked for: it imports JAX, which takes seconds.
+  # Imported on demand, because JAX takes seconds to import.
   if name == 'randomization_test':
     from rethink_gen.audit import randomization_test
 

@@ -1,7 +1,8 @@
-"""What the programs of the package share: --config, messages and exit statuses.
+"""What the command-line programs share: --config, messages and exit statuses.
 
-0: done. 2: what the user can mend is wrong. 3: the run diverged (`main` alone). 128 and its
-number: a signal. 1: anything else, which the same command may get over.
+0: done. 2: a user error (bad config, missing data, full disk). 3: the run diverged (only
+`main`). 128 plus its number: a signal. 1: anything else; the same command may succeed when
+repeated.
 """
 
 import functools
@@ -24,22 +25,22 @@ KINDS = {bool: 'true or false', int: 'a whole number', float: 'a number', str: '
 
 
 class _PathParser(flags.ArgumentParser):
-  """Parses a flag that is a path, as `paths.local` takes it."""
+  """Parses the value of a flag with `paths.local`."""
 
   syntactic_help = 'a path'
 
   def parse(self, argument):
-    return paths.local(argument)  # BadInput is a ValueError, as absl wants it
+    return paths.local(argument)  # BadInput is a ValueError, as absl expects
 
 
 def define_path(name, default, help_string):
-  """Defines a flag whose value is the text of a path on this machine, or None."""
+  """Defines a flag whose value is a path on this machine, as text, or None."""
   serializer = flags.ArgumentSerializer()
   return flags.DEFINE(_PathParser(), name, default, help_string, serializer=serializer)
 
 
 def run(main, parse):
-  """`output.run`, with the sentence of a BadInput that comes before `call`."""
+  """`output.run`, which also reports a BadInput raised before `call`."""
   try:
     output.run(main, parse)
   except BadInput as error:  # before `call`
@@ -47,25 +48,25 @@ def run(main, parse):
 
 
 def setup():
-  """Warnings in one line each, and compilations kept from one process to the next."""
+  """Prints warnings as one line each, and caches compilations across processes."""
   logging.set_verbosity(logging.WARNING)
   plain = standard_logging.Formatter('warning: %(message)s')
   logging.get_absl_handler().setFormatter(plain)
-  # TFDS recommends OpenCV whenever it decodes images, which it does once a data set.
+  # TFDS recommends OpenCV whenever it decodes images, which it does once per data set.
   logging.get_absl_logger().addFilter(lambda record: 'OpenCV' not in record.getMessage())
   jax.config.update('jax_compilation_cache_dir', str(sources.cache_folder() / 'xla'))
-  # Programs that compile in less than a second too: a start has a dozen of them.
+  # Also for functions that compile in under a second: each start has a dozen of them.
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 
 
 def call(function, workdir):
-  """function(workdir), where whatever stops it is said in one sentence.
+  """Calls function(workdir) and reports whatever stops it in one sentence.
 
-  Exits with 2 for what the user can mend, with 128 and the signal's number after one.
+  Exits with 2 for a user error, and with 128 plus its number after a signal.
   """
   try:
     return function(workdir)
-  except BadInput as error:  # of one process alone, say for an image that is damaged
+  except BadInput as error:  # possibly in only one process, such as for a damaged image
     leave(error, 2)
   except train.Interrupted as error:
     output.say(f'{error}: saved; the same command resumes here.')
@@ -75,25 +76,25 @@ def call(function, workdir):
     sys.exit(130)
   except OSError as error:
     reason = error.strerror or error
-    leave(f'{workdir}: {reason}; once that is mended, the same command resumes.', 2)
+    leave(f'{workdir}: {reason}; once that is fixed, the same command resumes.', 2)
   except Exception as error:
     refuse_missing_platform()
     if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
-      leave('there is not enough memory; take a smaller model, batch or data set.', 2)
+      leave('there is not enough memory; use a smaller model, batch or data set.', 2)
     if is_alone():
       raise
     if not isinstance(error, jax.errors.JaxRuntimeError):
       traceback.print_exc()
     reason = ' '.join(str(error).split())[:120]
     leave(
-      f'this process failed or has lost another ({reason}); the same command on all of '
+      f'this process failed or lost another one ({reason}); the same command on all of '
       'them resumes from the last checkpoint.',
       1,
     )
 
 
 def leave(sentence, status):
-  """Exits at once: the other processes find out, and are not waited for."""
+  """Exits without waiting for the other processes, which will notice."""
   output.say(f'error: {sentence}')
   if is_alone():
     sys.exit(status)
@@ -102,19 +103,19 @@ def leave(sentence, status):
 
 
 def is_alone():
-  """Whether this is the only process; asks no device, which may be missing."""
+  """Whether this is the only process; works without a device."""
   return not jax.distributed.is_initialized() or jax.process_count() == 1
 
 
 def refuse_missing_platform():
-  """Exits where JAX has no device, because JAX_PLATFORMS asks for what is not there."""
+  """Exits if JAX has no device because the platform in JAX_PLATFORMS is missing."""
   try:
     jax.devices()
-  except Exception as error:  # RuntimeError, or AssertionError without a word
+  except Exception as error:  # RuntimeError, or AssertionError without a message
     reason = str(error).split(' (set ')[0]
     refuse(
       f'JAX cannot use the platform {jax.config.jax_platforms!r} that JAX_PLATFORMS asks '
-      f'for{reason and f" ({sources.reason(reason)})"}; install JAX for it, for instance '
+      f'for{reason and f" ({sources.reason(reason)})"}; install JAX for it, for example '
       "with pip install -e '.[cuda]', or unset JAX_PLATFORMS."
     )
 
@@ -125,37 +126,37 @@ def refuse(sentence):
 
 
 def parse_flags(argv):
-  """absl's flags from the command line, a fault of theirs in one sentence; the rest."""
+  """Parses absl's flags and returns the rest; reports an invalid flag in one sentence."""
   try:
     return flags.FLAGS(argv)
   except flags.Error as error:
-    refuse(f'{error}; --help shows what there is.')
+    refuse(f'{error}; --help lists the flags.')
 
 
 def refuse_rest(rest):
-  """Exits where something on the command line, after the program's name, is no flag."""
+  """Exits if anything on the command line after the program's name is not a flag."""
   if rest[1:]:
-    refuse(f'{rest[1]!r} is not a flag; flags begin with --, and --help shows them.')
+    refuse(f'{rest[1]!r} is not a flag; flags begin with --, and --help lists them.')
 
 
 def parse(argv, config):
-  """absl's flags from the command line, every fault of theirs in one sentence.
+  """Parses absl's flags, and reports an invalid one in one sentence.
 
-  For the programs that take a config file and overrides of its fields.
+  For programs that take a config file and overrides of its fields.
 
   Args:
-    argv: the command line; overrides with the value None are taken out of it.
-    config: the flag --config, as `config_flags.DEFINE_config_file` returns it.
+    argv: the command line; overrides with the value None are removed from it.
+    config: the flag --config, as returned by `config_flags.DEFINE_config_file`.
 
   Returns:
-    What is left of argv: the program's name.
+    The rest of argv: the program's name.
   """
   fields = config_lib.flatten(config_lib.default())
   for argument in argv[1:]:
     override = re.match(r'--(?:no)?config\.([\w.]*)', argument)
     if override and override[1] not in fields:
       refuse(f'config.{override[1]} is not a field; the fields are {", ".join(fields)}.')
-  # ml_collections takes None for text, or refuses it; and it reads the same list again.
+  # ml_collections treats None as text or rejects it, and it reads the same list again.
   unset = [found for a in argv if (found := re.fullmatch(r'--config\.([\w.]+)=None', a))]
   for field in (found[1] for found in unset):
     if fields[field] is not None:
@@ -165,27 +166,27 @@ def parse(argv, config):
     rest = flags.FLAGS(argv)
     if config.value is None:
       refuse('--config is missing; give a file, such as --config=configs/quickstart.py.')
-    # Only now does a file that did not load say so.
+    # A config file that failed to load raises only now.
     config.value.update_from_flattened_dict({found[1]: None for found in unset})
   except flags.IllegalFlagValueError as error:
     if not str(error).startswith('flag --config'):
-      refuse(f'{error}; --help shows what there is.')
+      refuse(f'{error}; --help lists the flags.')
     refuse(_bad_value(str(error)))
   except flags.Error as error:
-    refuse(f'{error}; --help shows what there is.')
-  except Exception as error:  # The config file is code: anything may come out of it.
+    refuse(f'{error}; --help lists the flags.')
+  except Exception as error:  # The config file is code, which can raise anything.
     refuse(_bad_config(str(error)))
   refuse_rest(rest)
   return rest
 
 
 def parse_change(text):
-  """(field, value) of FIELD=VALUE, the value of the field's type; raises BadInput."""
+  """Parses FIELD=VALUE to (field, value of the field's type); raises BadInput."""
   field, _, value = text.partition('=')
   fields = config_lib.flatten(config_lib.default())
   if field not in fields or '=' not in text:
     raise BadInput(
-      f'--set is {text!r}, but it must be FIELD=VALUE with one of the fields '
+      f'--set is {text!r}, but it must be FIELD=VALUE, where FIELD is one of '
       f'{", ".join(fields)}.'
     )
   if value == 'None' and fields[field] is None:
@@ -205,7 +206,7 @@ def _kind(field):
 
 
 def _bad_value(message):
-  """What to say of absl's 'flag --config.FIELD=VALUE: reason'."""
+  """The message to show for absl's 'flag --config.FIELD=VALUE: reason'."""
   found = re.match(r'flag --config\.([\w.]+)=(.*?): ', message)
   if not found:
     return _bad_config(message)
@@ -217,7 +218,7 @@ def _bad_value(message):
 
 
 def _bad_config(message):
-  """What to say when the config file does not load."""
+  """The message to show when the config file does not load."""
   missing = re.search(r"No such file or directory: '(.*?)'", message)
   if missing:
     files = sorted(path.stem for path in pathlib.Path('configs').glob('[a-z]*.py'))

@@ -1,4 +1,4 @@
-"""What a run can be: every field, its default, and what it accepts."""
+"""The config of a run: every field, its default, and the values it accepts."""
 
 import importlib
 import math
@@ -17,17 +17,17 @@ from rethink_gen.models.initialization import RULES
 # name: function(schedule of the learning rate, momentum) -> optax transformation
 OPTIMIZERS = {'sgd': optax.sgd}
 PRECISIONS = ('float32', 'bfloat16')
-# Kernels that decay: all, or those of linear layers but the last, as in TensorFlow's
-# CIFAR-10 tutorial.
+# Kernels that decay: all, or only those of linear layers except the last, as in
+# TensorFlow's CIFAR-10 tutorial.
 DECAYING = ('kernels', 'hidden_linear')
-# What runs older than a field had in its place, where that is not the field's default now.
+# Values that runs older than a field correspond to, if they differ from its default now.
 BEFORE = {'model.initialization': 'he_normal'}
-# Fields that say where, by whom and how safely the work is done, not what comes out.
+# Fields that affect where and how the work is done, but not its result.
 WITHOUT_EFFECT = ('dataset.data_dir', 'dataset.workers', 'checkpoint_every')
 
 
 def default():
-  """The shape of every config. A field that is None takes what its comment says."""
+  """The fields of every config; a field's comment says what None means."""
   optional = config_dict.placeholder
   config = config_dict.ConfigDict()
   config.seed = 0  # initialization, order of examples, augmentation and dropout
@@ -35,13 +35,13 @@ def default():
   config.dataset = config_dict.ConfigDict()
   config.dataset.name = 'digits'  # or npz, or a TFDS image-classification set
   config.dataset.data_dir = optional(str)  # None: $TFDS_DATA_DIR, ~/tensorflow_datasets
-  config.dataset.path = optional(str)  # the .npz file, for the data set `npz` alone
-  config.dataset.num_train = optional(int)  # the first so many; None: all
-  config.dataset.num_test = optional(int)  # the same of the test examples
-  config.dataset.shard_rows = False  # each device holds its part of the images, not all
+  config.dataset.path = optional(str)  # the .npz file, only for the data set `npz`
+  config.dataset.num_train = optional(int)  # train on the first N examples; None: all
+  config.dataset.num_test = optional(int)  # test on the first N test examples; None: all
+  config.dataset.shard_rows = False  # each device holds only its part of the images
   config.dataset.crop_size = optional(int)  # pixels; None: 7/8 of each side (32 -> 28)
-  config.dataset.streaming = False  # decode while training; crop_size is the input's side
-  config.dataset.workers = 0  # processes that decode; 0: threads of this one
+  config.dataset.streaming = False  # decode while training, to crop_size pixels per side
+  config.dataset.workers = 0  # processes that decode; 0: threads of this process
 
   config.corruption = config_dict.ConfigDict()
   config.corruption.mode = 'none'  # or another of corruption.CORRUPTIONS
@@ -52,44 +52,46 @@ def default():
   config.model.name = 'mlp'  # alexnet, inception, inception_v3, mlp
   config.model.initialization = 'glorot_uniform'  # or another of initialization.RULES
   config.model.depth = optional(int)  # mlp: hidden layers; None: 1
-  config.model.width = optional(int)  # mlp: units in each; None: 512
+  config.model.width = optional(int)  # mlp: units per hidden layer; None: 512
   config.model.modules = optional(str)  # inception; None: the paper's, inception.MODULES
   config.model.repeats = optional(str)  # inception_v3: modules at each size; None: 3 4 2
   config.model.batch_norm = optional(bool)  # inception; None: True
   config.model.aux_head = optional(bool)  # inception_v3: a second classifier; None: False
-  # inceptions: statistics of each device's part of the batch; None: False, of all of it
+  # inception, inception_v3: statistics of each device's part of the batch; None: False
   config.model.batch_norm_per_device = optional(bool)
 
   config.regularization = config_dict.ConfigDict()
   config.regularization.weight_decay = 0.0  # w of the penalty w/2 * |kernels|^2
-  config.regularization.weight_decay_on = 'kernels'  # or 'hidden_linear', of those alone
+  config.regularization.weight_decay_on = 'kernels'  # or 'hidden_linear', see DECAYING
   config.regularization.dropout_rate = 0.0
-  config.regularization.random_crop = False  # instead of the center
+  config.regularization.random_crop = False  # instead of the center crop
   config.regularization.random_flip = False  # left to right
-  config.regularization.random_rotation = 0.0  # degrees to either side; the paper: 25
-  config.regularization.color_jitter = False  # as Inception's; when streaming alone
+  config.regularization.random_rotation = 0.0  # up to N degrees either way; the paper: 25
+  config.regularization.color_jitter = False  # as in Inception; only when streaming
 
   config.optimizer = config_dict.ConfigDict()
   config.optimizer.name = 'sgd'  # or another of OPTIMIZERS
   config.optimizer.learning_rate = 0.01
-  config.optimizer.warmup_steps = 0  # over which the learning rate rises from near zero
+  config.optimizer.warmup_steps = 0  # steps over which the learning rate rises from near 0
   config.optimizer.momentum = 0.9
   config.optimizer.decay_factor = 0.95
-  # An epoch of CIFAR-10 at batch 128, whatever the data: a decay after each of a subset's
-  # short epochs would starve the run of learning rate.
+  # One epoch of CIFAR-10 at batch size 128, whatever the data: decaying after each of a
+  # subset's short epochs would make the learning rate vanish too soon.
   config.optimizer.decay_every_steps = 390
 
   config.batch_size = 128
   config.num_epochs = 100
   config.stop_at_train_accuracy = optional(float)  # fraction; None: run all epochs
   config.eval_every = 1  # epochs
-  config.checkpoint_every = optional(int)  # epochs; None: after the first in ten seconds
-  config.record_examples = False  # which training examples are fitted after each epoch
+  # epochs; None: at the first epoch end 10 s or more after the last checkpoint
+  config.checkpoint_every = optional(int)
+  config.record_examples = False  # record which examples are fitted after each epoch
   config.precision = 'float32'  # of layers and gradients; weights are always float32
   return config
 
 
-# Steps are counted in int32, and the loss of each is kept: 4 GB for so many.
+# Step counts are int32, and every step's loss and accuracy are stored: 10**9 steps take
+# 8 GB.
 MOST_STEPS = 10**9
 
 
@@ -99,7 +101,7 @@ def _count(of, least=1, most=MOST_STEPS):
 
 _MODULE = r'[1-9]\d{0,3}(\+[1-9]\d{0,3})?'
 
-# field: (what it accepts, the same in words)
+# field: (the values it accepts, the same in words)
 ACCEPTED = {
   'seed': (lambda v: 0 <= v < 2**32, 'an integer from 0 to 2**32 - 1'),
   'dataset.num_train': (lambda v: v >= 1, 'a positive number of examples'),
@@ -161,14 +163,14 @@ def named(name):
 
 
 def validate(config):
-  """Raises BadInput for a value or a combination that no data could make right."""
+  """Raises BadInput for values and combinations that are invalid for any data."""
   values = flatten(config)
   fields = flatten(default())
   if values.keys() != fields.keys():
     wrong = ', '.join(sorted(values.keys() ^ fields.keys()))
     raise BadInput(
-      f'The config does not have the fields it must have ({wrong}); start it from '
-      'configs/default.py, whose shape is the same for all.'
+      f'The config has missing or unknown fields ({wrong}); start it from '
+      'configs/default.py, which has the fields of every config.'
     )
   for field, (accepts, words) in ACCEPTED.items():
     optional = fields[field] is None
@@ -200,8 +202,8 @@ def validate(config):
   if config.model.name == 'inception_v3' and (config.dataset.crop_size or 0) < SMALLEST:
     raise BadInput(
       f'config.dataset.crop_size is {config.dataset.crop_size!r} with config.model.name '
-      f"'inception_v3', which takes images of {SMALLEST} pixels a side or more; set it to "
-      '299, as in the paper, or to at least that.'
+      f"'inception_v3', which takes images of at least {SMALLEST} pixels per side; set it "
+      'to 299, as in the paper, or to at least that minimum.'
     )
   _validate_streaming(config)
   if config.batch_size % jax.device_count():
@@ -212,7 +214,7 @@ def validate(config):
 
 
 def _validate_streaming(config):
-  """Raises BadInput for what only streaming has, or streaming does not have."""
+  """Raises BadInput for fields that only streaming supports, or that it does not."""
   streaming = config.dataset.streaming
   wrong = {
     'dataset.workers': config.dataset.workers and not streaming,
@@ -226,25 +228,25 @@ def _validate_streaming(config):
   for field in (field for field, refused in wrong.items() if refused):
     raise BadInput(
       f'config.{field} is {flatten(config)[field]!r} with config.dataset.streaming '
-      f'{streaming}, but streaming takes a TFDS data set, a crop_size, no '
-      'random_rotation, no shard_rows and no record_examples, and only streaming takes '
-      'workers and color_jitter; change one.'
+      f'{streaming}, but streaming needs a TFDS data set and a crop_size and does not '
+      'support random_rotation, shard_rows or record_examples, and only streaming '
+      'supports workers and color_jitter; change one.'
     )
 
 
 def check_steps(config, num_train):
-  """Raises BadInput where so many training examples make too many steps."""
+  """Raises BadInput if `num_train` training examples make too many steps."""
   steps = num_train // config.batch_size * config.num_epochs
   if steps > MOST_STEPS:
     raise BadInput(
-      f'config.num_epochs is {config.num_epochs:,}, which is {steps:,} steps of '
-      f'{config.batch_size} of {num_train:,} examples, but a run can have at most '
-      f'{MOST_STEPS:,}; take fewer epochs.'
+      f'config.num_epochs is {config.num_epochs:,}, which is {steps:,} steps at batch size '
+      f'{config.batch_size} with {num_train:,} examples, but a run can have at most '
+      f'{MOST_STEPS:,}; use fewer epochs.'
     )
 
 
 def flatten(config):
-  """{'dataset.name': 'cifar10', ...} of a config or of the nested dict it came from."""
+  """Flattens a config, or its nested dict, to {'dataset.name': 'cifar10', ...}."""
   flat = {}
   for field, value in config.items():
     if hasattr(value, 'items'):
@@ -255,9 +257,9 @@ def flatten(config):
 
 
 def changes(config):
-  """{field: value} of all that is not as in the oldest runs, less what changes no result.
+  """{field: value} for what differs from the oldest runs and can affect results.
 
-  So a run from before a field was added has the same changes as one with its old value.
+  A run from before a field was added thus has the same changes as one with its old value.
   """
   unchanged = (flatten(default()) | BEFORE).items()
   return {
@@ -268,9 +270,10 @@ def changes(config):
 
 
 def differences(config, other):
-  """'field: y there, x here' for all that differs, less what changes no result.
+  """['field: y there, x here', ...] for what differs and can affect results.
 
-  A field that one of them lacks, being older than the field, had its default, or BEFORE.
+  A config that lacks a field is older than the field and gets its value in BEFORE, or else
+  its default.
   """
   here, there = changes(config), changes(other)
   everything = flatten(default()) | BEFORE

@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Atomic writing of files."""
 
 import json
 import math
@@ -7,12 +7,12 @@ import pathlib
 
 
 def write_json(path, content):
-  """Writes the file whole or not at all; numbers that are not finite become null."""
+  """Writes a JSON file whole or not at all; non-finite numbers become null."""
   write_bytes(path, (json.dumps(replace_nonfinite(content), indent=2) + '\n').encode())
 
 
 def write_bytes(path, content):
-  """Writes the file whole or not at all."""
+  """Writes a file whole or not at all."""
   path = pathlib.Path(path)
   temporary = path.with_name(f'.{path.name}.{os.getpid()}')
   try:
@@ -22,11 +22,11 @@ def write_bytes(path, content):
       os.fsync(file.fileno())
     os.replace(temporary, path)
   finally:
-    temporary.unlink(missing_ok=True)  # there only if something above failed
+    temporary.unlink(missing_ok=True)  # exists only if something above failed
 
 
 def replace_nonfinite(content):
-  """The same, with None for every float that JSON has no word for."""
+  """Replaces floats that JSON cannot represent with None, in nested dicts."""
   if isinstance(content, dict):
     return {key: replace_nonfinite(value) for key, value in content.items()}
   if isinstance(content, float) and not math.isfinite(content):

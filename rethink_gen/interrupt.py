@@ -1,16 +1,16 @@
-"""Ctrl-C in the programs, from their first line on; imports nothing that is slow."""
+"""Handles Ctrl-C in programs from their first line on; imports nothing slow."""
 
 import os
 import signal
 
-SENTENCE = 'SIGINT: the same command resumes from what is saved.'
+SENTENCE = 'SIGINT: the same command resumes from what was saved.'
 
 
 def leave_at_once():
-  """From now on Ctrl-C says SENTENCE and exits with 130, whatever is going on.
+  """Makes Ctrl-C print SENTENCE and exit with 130, whatever the program is doing.
 
-  For programs, before they import jax, which takes two seconds: a KeyboardInterrupt would
-  show a traceback, or be lost in jax's callback of the garbage collector.
+  Programs call this before they import jax, which takes two seconds: a KeyboardInterrupt
+  would show a traceback, or be lost in jax's garbage-collector callback.
   """
   signal.signal(signal.SIGINT, _leave)
 

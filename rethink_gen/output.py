@@ -1,4 +1,4 @@
-"""Standard output of the programs, which may be closed, unread, full, or not UTF-8."""
+"""Standard output for programs: it may be closed, unread, on a full disk, or not UTF-8."""
 
 import codecs
 import contextlib
@@ -9,7 +9,7 @@ import sys
 
 from absl import app
 
-# What characters become where the encoding of the terminal lacks them; others become '?'.
+# Replacements for characters that the terminal's encoding lacks; others become '?'.
 SPELLED = {
   **{'\u2013': '-', '\u2026': '...', '\u00d7': 'x', '\u00b1': '+-', '\u2265': '>='},
   **{'\u03bb': 'lambda', '\u03b1': 'alpha', '\u00b2': '^2', '\u1d40': '^T'},
@@ -20,7 +20,7 @@ SPELLED = {
 def _spell(error):
   """Handles an encoding error so that everything can be printed."""
   characters = error.object[error.start : error.end]
-  if all('\udc80' <= c <= '\udcff' for c in characters):  # bytes of a path, as they were
+  if all('\udc80' <= c <= '\udcff' for c in characters):  # raw bytes of a path
     return characters.encode('ascii', 'surrogateescape'), error.end
   return ''.join(SPELLED.get(c, '?') for c in characters), error.end
 
@@ -29,15 +29,15 @@ codecs.register_error('rethink_gen.spell', _spell)
 
 
 class _Output(io.FileIO):
-  """Standard output, which ends the program where it cannot be written."""
+  """Standard output that ends the program if it cannot be written."""
 
   def write(self, content):
     try:
       return super().write(content)
     except OSError as error:
-      # Python writes what is left once more as it ends.
+      # Python tries to write the rest again at exit.
       os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
-      # SystemExit passes every `except Exception` between here and the end.
+      # SystemExit passes through every `except Exception` on the way out.
       if isinstance(error, BrokenPipeError):  # as after `| head -1`
         raise SystemExit(128 + signal.SIGPIPE) from None
       say(f'error: standard output cannot be written ({error.strerror}); redirect it.')
@@ -45,11 +45,12 @@ class _Output(io.FileIO):
 
 
 def open_streams():
-  """Makes standard output and standard error what every program can print to.
+  """Makes standard output and standard error safe to print to.
 
   A stream that was closed before the start becomes os.devnull. Otherwise a failed write to
-  standard output ends the program: with 141, as SIGPIPE would, where its reader has left,
-  else with 2 and a sentence. Characters that the encoding lacks are spelled as in SPELLED.
+  standard output ends the program: with 141, as SIGPIPE would, if its reader is gone, else
+  with 2 and a one-sentence message. Characters that the encoding lacks are replaced as in
+  SPELLED.
   """
   if sys.stderr is None:
     sys.stderr = open(os.devnull, 'w', errors='replace')
@@ -67,11 +68,11 @@ def open_streams():
 
 
 def run(main, parse):
-  """absl's `app.run`, after `open_streams`, with all that was printed written at the end.
+  """absl's `app.run` after `open_streams`; flushes standard output at the end.
 
   Args:
-    main: main(argv), with what `parse` leaves of the command line.
-    parse: parse(argv) -> argv; exits where the flags cannot be used.
+    main: main(argv), with the arguments that `parse` returns.
+    parse: parse(argv) -> remaining argv; exits if the flags are invalid.
   """
   open_streams()
   try:
@@ -81,6 +82,6 @@ def run(main, parse):
 
 
 def say(sentence):
-  """Prints the sentence on standard error, if that can be written."""
+  """Prints the sentence to standard error, if that can be written."""
   with contextlib.suppress(OSError):
     print(sentence, file=sys.stderr, flush=True)

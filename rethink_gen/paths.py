@@ -1,4 +1,4 @@
-"""Paths that a user gives: one rule for every flag, field and argument."""
+"""Paths given by the user: one rule for every flag, field and argument."""
 
 import os
 import re
@@ -10,15 +10,15 @@ def local(path):
   """The path as text, with ~ and ~user replaced by the home folder.
 
   Raises:
-    BadInput: for an empty path, an address such as gs://bucket/run, and a home folder
-      that is not known.
+    BadInput: for an empty path, an address such as gs://bucket/run, and an unknown home
+      folder.
   """
   text = os.fspath(path)
   if not text:
-    raise BadInput('a path is empty; give one, or leave it out for the default')
+    raise BadInput('a path is empty; give one, or omit it for the default')
   if re.match(r'[A-Za-z][A-Za-z0-9+.-]+:/', text):
     raise BadInput(
-      f'{text} is an address, and only folders and files of this machine can be used; '
+      f'{text} is an address, but only folders and files on this machine can be used; '
       'mount the storage (on TPU VMs a Filestore share, or a bucket with gcsfuse) and give '
       'the path where it is mounted'
     )
@@ -27,6 +27,6 @@ def local(path):
   expanded = os.path.expanduser(text)
   if expanded == text or (text[1:2] in ('', '/') and os.environ.get('HOME') == ''):
     raise BadInput(
-      f'the home folder in {text} is not known; set HOME, or give the whole path'
+      f'the home folder in {text} cannot be determined; set HOME, or give the full path'
     )
   return expanded

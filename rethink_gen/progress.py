@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, lines elsewhere."""
+"""The progress of a run: a bar on a terminal, lines elsewhere."""
 
 import contextlib
 import time
@@ -9,8 +9,8 @@ import rich.table
 
 from rethink_gen.text import format_duration, shorten
 
-# Columns of the progress bar besides what it says: 4 of the bar, 8 of the time left, 4 of
-# 'left', 4 between them.
+# Terminal columns besides the text: 4 for the bar, 8 for the time left, 4 for 'left', 4
+# between them.
 REST_OF_BAR = 20
 
 
@@ -18,8 +18,8 @@ REST_OF_BAR = 20
 def progress_bar(total_steps, first_step, title=''):
   """Yields update(step, epoch, loss, accuracy) and say(line, step): a bar, or lines.
 
-  The time left is to the last step; a run that stops at a training accuracy ends sooner.
-  With a title, which says what is running, nothing but the bar is shown.
+  The time left is until the last step; a run that stops at a training accuracy ends sooner.
+  With a title, which says what is running, only the bar is shown.
   """
   console = rich.console.Console(soft_wrap=True, highlight=False)
   if not console.is_terminal:
@@ -36,7 +36,7 @@ def progress_bar(total_steps, first_step, title=''):
     yield (lambda *_: None), say
     return
 
-  whole = rich.table.Column(no_wrap=True)  # where the bar yields, figures do not
+  whole = rich.table.Column(no_wrap=True)  # the bar may shrink, numbers may not
   count = '' if title else '{task.completed:,}/{task.total:,} steps'
   columns = (
     '{task.description}',
@@ -52,7 +52,7 @@ def progress_bar(total_steps, first_step, title=''):
     count_width = len(count and f'{total_steps:,}/{total_steps:,} steps')
 
     def show(step, description, figures):
-      # Rich would cut all columns alike, the time left too.
+      # Rich would truncate all columns equally, including the time left.
       room = console.width - len(description) - count_width - REST_OF_BAR
       if len(figures) + min(len(title), 16) > room:
         figures = ''
@@ -69,5 +69,5 @@ def progress_bar(total_steps, first_step, title=''):
 
 @contextlib.contextmanager
 def no_progress(*_):
-  """Progress that nobody sees, with the interface of `progress`."""
+  """Shows nothing, with the interface of `progress_bar`."""
   yield (lambda *_: None), (lambda *_: None)

@@ -1,4 +1,4 @@
-"""One row of devices, and how arrays lie on them."""
+"""The one-dimensional mesh of all devices, and the placement of arrays on it."""
 
 import jax
 import numpy as np
@@ -6,14 +6,14 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 
 def put(array, mesh, spec):
-  """The array, which every process holds, on the devices of all."""
+  """Places an array that every process holds on the devices of all processes."""
   return jax.make_array_from_callback(
     array.shape, NamedSharding(mesh, spec), lambda index: array[index]
   )
 
 
 def mesh():
-  """All devices in one row, along which batches are split."""
+  """The one-dimensional mesh of all devices, along which batches are split."""
   return jax.sharding.Mesh(np.array(jax.devices()), ('data',))
 
 

@@ -1,15 +1,15 @@
-"""Numbers as a person reads them."""
+"""Text and numbers formatted for people to read."""
 
 import math
 
 
 def shorten(text, width):
-  """The text, or its beginning and an ellipsis; at least this."""
+  """Truncates the text to `width`, ending in an ellipsis, which is always kept."""
   return text if len(text) <= width else text[: max(width - 1, 0)] + '…'
 
 
 def format_duration(seconds):
-  """Seconds as a person would say them: 48 s, 3 min 5 s, 2 h 10 min."""
+  """Formats seconds: 48 s, 3 min 5 s, 2 h 10 min."""
   seconds = round(seconds)
   if seconds < 60:
     return f'{seconds} s'
@@ -19,20 +19,20 @@ def format_duration(seconds):
 
 
 def format_percent(fraction):
-  """'99.98%'; what is not quite all is not rounded to 100.00%."""
+  """Formats a fraction: '99.98%'; only 1 itself becomes '100.00%', and None 'none'."""
   if fraction is None:
     return 'none'
   return f'{1 if fraction == 1 else min(fraction, 0.9999):.2%}'
 
 
 def format_range(values):
-  """'18.75 to 21.00', from the least to the greatest; '18.75' where that says it."""
+  """'18.75 to 21.00', minimum to maximum, or one number if both print alike."""
   ends = [f'{end:.2f}' for end in (min(values), max(values))]
   return ' to '.join(dict.fromkeys(ends))
 
 
 def format_quantity(number, unit):
-  """A number with an SI prefix, to three digits: '1.21 GB'."""
-  number = float(f'{number:.3g}')  # 999.9 is a thousand
+  """Formats a number with an SI prefix, to three digits: '1.21 GB'."""
+  number = float(f'{number:.3g}')  # 999.9 becomes a thousand
   power = min(6, int(math.log10(max(number, 1)) / 3 + 1e-9))
   return f'{number / 1000**power:.3g} {("", *"kMGTPE")[power]}{unit}'

@@ -129,7 +129,7 @@ def test_a_start_is_measured_on_training_data_alone():
   done |= {('mlp', 1e30, 'he_normal', 0, 9): diverged}
   _, _, both, one = starts.make_table(done).splitlines()
   assert both.startswith('| mlp | 0.1 | he_normal | 9 | 2 | ')
-  assert f'1 diverged, at step {diverged["diverged_at"]} at the earliest' in one
+  assert f'1 diverged, the first at step {diverged["diverged_at"]}' in one
 
 
 def test_a_trial_of_what_is_not_known_is_refused():

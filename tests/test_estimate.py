@@ -222,7 +222,7 @@ def test_sizes_of_a_prepared_data_set_and_of_a_file_are_found(tmp_path):
   assert (found.num_train, found.num_test, found.num_classes) == (30, 10, 10)
   assert found.x_train.shape == (30, 24, 24, 3)
   config.dataset.streaming = False
-  with pytest.raises(BadInput, match='many sizes, so they can only be streamed'):
+  with pytest.raises(BadInput, match='vary in size, so they can only be streamed'):
     counting.describe_data(config)
   images, labels = np.zeros((6, 8, 9), np.uint8), np.array([0, 1, 2, 0, 1, 2])
   path = str(tmp_path / 'mine.npz')
@@ -292,5 +292,5 @@ def test_the_command_prints_a_table_of_all_accelerators(start):
   for name in ('this machine', *accelerators.ACCELERATORS):
     assert f' {name} ' in stdout
   assert 'mlp on digits, float32: ' in stdout
-  assert 'money at 2.5 each' in stdout
+  assert 'cost at 2.5 each' in ' '.join(stdout.split())
   assert '0.5 of the peak' in ' '.join(stdout.split())

@@ -410,7 +410,7 @@ def test_a_host_runs_what_it_is_told_and_shows_it(host):
   assert time.monotonic() - begun < 0.8  # it does not wait for the run
   again = run('start', CONFIG)
   assert again.returncode == 1
-  assert 'a run is going on already' in again.stderr
+  assert 'a run is already in progress' in again.stderr
   followed = run('follow')
   assert followed.stdout == (
     f'{home}/rethink_gen|/mnt/share/tensorflow_datasets|'
@@ -614,7 +614,7 @@ def test_local_processes_do_what_one_does(main, local, tmp_path):
   process = local('2', '--', *SMALL, f'--workdir={tmp_path}/two')
   out, errors = process.communicate(timeout=200)
   assert process.returncode == 0, errors
-  assert out.count('All of it is in') == 1  # one of them speaks
+  assert out.count('All files are in') == 1  # one of them speaks
   assert_same(tmp_path / 'one', tmp_path / 'two')
 
 

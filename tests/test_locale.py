@@ -29,7 +29,7 @@ def run(encoding, folder, *arguments):
 def test_an_artifact(tmp_path):
   arguments = ('--artifact=theorem1', '--scale=smoke', '--workdir=runs')
   said = run('ascii', tmp_path, '-m', 'rethink_gen.reproduce', *arguments)
-  assert b'To read and look at' in said
+  assert b'The report is in' in said
   folder = tmp_path / 'runs/theorem1'
   assert '\u27e8a, x\u27e9' in (folder / 'theorem1.svg').read_text('utf-8')
   page = (folder / 'report.html').read_text('utf-8')

@@ -110,7 +110,7 @@ def test_too_little_memory_is_said_in_a_sentence(capsys):
   with pytest.raises(SystemExit, match='2'):
     cli.call(exhaust, 'runs/mine')
   assert capsys.readouterr().err == (
-    'error: there is not enough memory; take a smaller model, batch or data set.\n'
+    'error: there is not enough memory; use a smaller model, batch or data set.\n'
   )
 
 
@@ -187,7 +187,7 @@ def test_a_file_of_arrays_that_do_not_fit_is_refused(tmp_path, changes, words):
     ({'run/config.json': '[]'}, 'run', 'config.json is damaged'),
     ({'run/config.json': '{"seed": 7}'}, 'run', 'seed: 7 there, 0 here'),
     ({'run/metrics.jsonl': ''}, 'run', 'parts of a run but no config.json'),
-    ({}, '/proc/run', 'The folder /proc/run cannot be made'),
+    ({}, '/proc/run', 'The folder /proc/run cannot be created'),
   ],
 )
 def test_a_folder_that_cannot_hold_the_run_is_refused(tmp_path, files, workdir, words):
@@ -226,7 +226,7 @@ def test_on_a_full_disk_the_run_says_so_and_goes_on_when_there_is_room(
   completed = main(*command)
   assert completed.returncode == 2
   assert completed.stderr == (
-    f'error: {tmp_path}/disk/run: No space left on device; once that is mended, the same '
+    f'error: {tmp_path}/disk/run: No space left on device; once that is fixed, the same '
     'command resumes.\n'
   )
   assert not (tmp_path / 'disk/run/summary.json').exists()
@@ -290,7 +290,7 @@ def test_an_interrupt_while_a_program_starts_is_said_in_a_line(
   process = start(f'rethink_gen.{program}', PYTHONPATH=path)
   _, stderr = process.communicate()
   assert process.returncode == 130
-  assert stderr == 'SIGINT: the same command resumes from what is saved.\n'
+  assert stderr == 'SIGINT: the same command resumes from what was saved.\n'
 
 
 def test_a_library_leaves_interrupts_alone():
@@ -313,7 +313,7 @@ def test_a_signal_saves_and_stops(start, tmp_path, number):
   assert process.returncode == 128 + number
   name = signal.Signals(number).name
   assert stderr == (
-    f'{name}: stops once its state is saved; Ctrl-C now ends it at once.\n'
+    f'{name}: stopping once the state is saved; press Ctrl-C to stop immediately.\n'
     f'{name}: saved; the same command resumes here.\n'
   )
   assert not (tmp_path / 'summary.json').exists()
@@ -325,5 +325,5 @@ def test_without_a_terminal_there_are_only_plain_lines(whole):
   lines = completed.stdout.splitlines()
   assert lines[0].startswith('epoch  1/40  loss ')
   assert lines[39].startswith('epoch 40/40  loss ')
-  assert lines[-1] == f'All of it is in {workdir}.'
+  assert lines[-1] == f'All files are in {workdir}.'
   assert '\x1b' not in completed.stdout

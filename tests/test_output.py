@@ -114,7 +114,7 @@ def test_a_run_whose_output_nobody_reads_can_be_resumed(shell):
   assert shell(f'$python {MAIN} | head -1').stderr == ''
   done = shell(f'$python {MAIN}')
   assert done.returncode == 0
-  assert 'All of it is in run.' in done.stdout
+  assert 'All files are in run.' in done.stdout
 
 
 def test_errors_may_be_closed_and_are_not_printed_as_output(shell):
@@ -213,7 +213,7 @@ from absl import flags
 from rethink_gen import cli
 os.setuid(54321)
 os.environ.pop('HOME')
-cli.run(lambda _: cli.prepare(), flags.FLAGS)
+cli.run(lambda _: cli.setup(), flags.FLAGS)
 """
 
 

@@ -159,10 +159,10 @@ def test_damaged_examples_are_refused_in_a_sentence(recorded, tmp_path):
     with pytest.raises(BadInput, match=r'examples\.npz is damaged'):
       _ = runs.open(folder).examples
   np.savez(path, loss=np.zeros(64), right=np.zeros(63, bool))
-  with pytest.raises(BadInput, match='not of the same examples'):
+  with pytest.raises(BadInput, match='arrays differ in length'):
     _ = runs.open(folder).examples
   np.savez(path, loss=np.zeros(63))
-  with pytest.raises(BadInput, match='it has 63 examples, the data 64'):
+  with pytest.raises(BadInput, match='it has 63 examples, but the data have 64'):
     _ = runs.open(folder).examples
 
 
@@ -265,7 +265,7 @@ def test_a_run_without_a_checkpoint_has_no_parameters(copied, name):
     lambda: opened.predict(np.zeros((1, 8, 8, 1), np.uint8)),
     lambda: runs.export(opened, copied / 'params.npz'),
   ):
-    with pytest.raises(BadInput, match='has no checkpoint, so its parameters are not'):
+    with pytest.raises(BadInput, match='has no checkpoint, so its parameters are unknown'):
       function()
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One run on all hosts of a TPU slice of Google Kubernetes Engine, as a JobSet.
+# One run on all hosts of a TPU slice on Google Kubernetes Engine, as a JobSet.
 #
 #   launch/gke/run.sh [--dry_run] build --image=IMAGE     build the image and push it
 #   launch/gke/run.sh [--dry_run] apply NAME --image=IMAGE --accelerator=ACCELERATOR
@@ -13,11 +13,11 @@
 #       --accelerator=tpu-v6e-slice --topology=4x4 --hosts=4 --chips=4 --claim=share -- \
 #       --config=configs/inception_random.py --workdir=/mnt/share/inception_random
 #
-# HOSTS times CHIPS (of one host) is the product of the topology. A run's folder is a path
-# which all hosts share: CLAIM is a claim of a volume with access mode ReadWriteMany, such
-# as Filestore's, and is mounted as /mnt/share; data sets are looked for in its
-# tensorflow_datasets. After a preemption the JobSet starts all hosts again, and the run
-# resumes from its last checkpoint.
+# The number of hosts times the chips per host is the product of the topology. A run's
+# folder is a path that all hosts share: CLAIM is a claim on a volume with access mode
+# ReadWriteMany, such as Filestore's, mounted at /mnt/share; data sets are expected in its
+# tensorflow_datasets. After a preemption the JobSet restarts all hosts, and the run resumes
+# from its last checkpoint.
 #
 # Needs docker for build, and kubectl with a cluster that has JobSet installed and a node
 # pool of that accelerator and topology.
@@ -37,7 +37,7 @@ esac
 if [[ $action != build ]]; then
   name=${options[1]:-}
   [[ $name =~ ^[a-z][a-z0-9-]*$ ]] ||
-    refuse "'$name' cannot be a name; it takes a-z first, then a-z, 0-9 and -."
+    refuse "'$name' cannot be a name; it must start with a-z, then contain a-z, 0-9 and -."
 fi
 for option in "${options[@]:first}"; do
   if [[ $option == --spot && $action == apply ]]; then
@@ -57,14 +57,14 @@ for option in $accepted; do
     topology) pattern='^[1-9][0-9]*(x[1-9][0-9]*){1,2}$' ;;
     *) pattern='^[A-Za-z][A-Za-z0-9._/:@-]*$' ;;
   esac
-  [[ $value =~ $pattern ]] || refuse "$option is '$value', which cannot be one."
+  [[ $value =~ $pattern ]] || refuse "$option is '$value', which is not a valid value."
 done
 
-# The template with everything filled in.
+# Prints the template with everything filled in.
 manifest() {
   local arguments='' flag line filled
   for flag in "${flags[@]}"; do
-    # In YAML's double quotes, where \ and " are escaped, as in JSON.
+    # Goes in YAML double quotes, where \ and " are escaped as in JSON.
     flag=${flag//\\/\\\\}
     arguments+=", \"${flag//\"/\\\"}\""
   done

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The grid of a table or figure as an array job of SLURM, and a job that collects it.
+# The grid of a table or figure as a SLURM array job, and a job that collects it.
 #
 #   launch/slurm/grid.sh [--dry_run] NUM_PARTS [options of sbatch] -- --artifact=NAME
 #       [flags of rethink_gen.reproduce]
@@ -8,16 +8,15 @@
 #       --scale=full --workdir=runs/full
 #
 # Submits an array of NUM_PARTS tasks, each with a part of the runs (--shard), and a job
-# that waits for all of them, finished or failed, and draws what there is (--collect).
-# Prints the numbers of both. What reproduce would refuse is refused here, before anything is
-# submitted. The same command again runs only what is still missing.
+# that waits for all of them, finished or failed, and draws what has finished (--collect).
+# Prints both job numbers. Flags that reproduce would refuse are refused here, before
+# anything is submitted. Repeating the command runs only what is still missing.
 #
-# Options of sbatch are given as --NAME=VALUE and hold for the array's tasks and, of those
-# that say where a job may run (--partition, --account, --qos), for the collecting job.
+# Options of sbatch are given as --NAME=VALUE and apply to the array's tasks; those that say
+# where a job may run (--partition, --account, --qos) also apply to the collecting job.
 #
-# Needs sbatch, and to be called from the clone, in a folder that all nodes share, with the
-# Python that has rethink_gen as `python`. The output goes to
-# runs/rethink_gen-JOB_TASK.log.
+# Needs sbatch, and a `python` that has rethink_gen. Must be called from the clone, in a
+# folder that all nodes share. The output goes to runs/rethink_gen-JOB_TASK.log.
 
 # shellcheck source=launch/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
@@ -25,13 +24,13 @@
 read_arguments "$@"
 parts=${options[0]:-}
 [[ $parts =~ ^[1-9][0-9]*$ ]] ||
-  refuse "give the number of parts, then options of sbatch, -- and flags of rethink_gen.reproduce."
+  refuse "give the number of parts, options of sbatch, then -- and flags of rethink_gen.reproduce."
 place=()
 for option in "${options[@]:1}"; do
   case $option in
     --partition=* | --account=* | --qos=*) place+=("$option") ;;
     --?*) ;;
-    *) refuse "$option is not an option of sbatch, --NAME=VALUE." ;;
+    *) refuse "$option is not an option of sbatch as --NAME=VALUE." ;;
   esac
 done
 require_flag artifact '' NAME
@@ -49,7 +48,7 @@ if $dry_run; then
 else
   "${check[@]}" > /dev/null
 fi
-run mkdir -p runs  # sbatch does not make the folder of --output
+run mkdir -p runs  # sbatch does not create the folder of --output
 if $dry_run; then
   echo "number=\$($(quote "${array[@]}"))"
   echo "$(quote "${collect[@]:0:2}") --dependency=afterany:\$number $(quote "${collect[@]:2}")"
@@ -57,5 +56,5 @@ if $dry_run; then
 fi
 number=$("${array[@]}")
 echo "$number"
-# Where there are several clusters sbatch answers NUMBER;CLUSTER.
+# With several clusters, sbatch prints NUMBER;CLUSTER.
 "${collect[@]:0:2}" "--dependency=afterany:${number%%;*}" "${collect[@]:2}"

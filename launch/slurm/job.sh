@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The job that run.sh and grid.sh submit: srun COMMAND; queued again when interrupted.
+# The job that run.sh and grid.sh submit: srun COMMAND, requeued when interrupted.
 #
 #   sbatch [options] launch/slurm/job.sh COMMAND [ARGUMENTS]
 #
 # Two minutes before the time limit, and when it is preempted, COMMAND gets SIGTERM: it
-# saves and leaves with status 143. The job then goes back into the queue under its number,
-# and the same command resumes. In the arguments %a is the task's number in an array job.
+# saves and exits with status 143. The job is then requeued under the same number, and the
+# same command resumes. In the arguments, %a stands for the task index of an array job.
 #
 #SBATCH --requeue
 #SBATCH --open-mode=append

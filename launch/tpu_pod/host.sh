@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# What pod.sh does on each host of the slice; it is copied there with the clone.
+# The part of pod.sh that runs on each host of the slice; copied there with the clone.
 #
 #   host.sh install SERVER:/PATH     mount the share, install rethink_gen for TPU
 #   host.sh start [flags]            rethink_gen.main --distributed, in the background
-#   host.sh follow                   its output, to its end
+#   host.sh follow                   its output, to the end
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 SHARE=/mnt/share
@@ -16,7 +16,7 @@ case $1 in
       sudo mkdir -p "$SHARE"
       sudo mount -t nfs "$2" "$SHARE"
     fi
-    # The host's own Python may be too old: uv brings one.
+    # The host's own Python may be too old; uv provides one.
     python3 -m pip install --quiet --user uv
     uv=~/.local/bin/uv
     "$uv" venv --quiet --clear --python 3.12 .venv
@@ -24,7 +24,7 @@ case $1 in
     ;;
   start)
     if [[ -f run.pid ]] && kill -0 "$(cat run.pid)" 2> /dev/null; then
-      echo "error: a run is going on already; 'logs' follows it." >&2
+      echo "error: a run is already in progress; 'logs' follows it." >&2
       exit 1
     fi
     export TFDS_DATA_DIR=$SHARE/tensorflow_datasets

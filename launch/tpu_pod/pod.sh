@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# One run on all hosts of a TPU slice of Google Cloud, asked for as a queued resource.
+# One run on all hosts of a Google Cloud TPU slice, requested as a queued resource.
 #
 #   launch/tpu_pod/pod.sh [--dry_run] create NAME --zone=ZONE --type=TYPE
-#       --runtime=VERSION [--spot]                  ask for it, wait until it is there
+#       --runtime=VERSION [--spot]                  request it, wait until it is active
 #   launch/tpu_pod/pod.sh [--dry_run] copy NAME --zone=ZONE --share=SERVER:/PATH
 #                                                   install this clone on all hosts
 #   launch/tpu_pod/pod.sh [--dry_run] run NAME --zone=ZONE -- --config=FILE
 #       --workdir=/mnt/share/RUN [flags of rethink_gen.main]
 #                                                   start on all hosts, and return
 #   launch/tpu_pod/pod.sh [--dry_run] logs NAME --zone=ZONE [--worker=0]
-#                                                   follow a host's output to its end
+#                                                   follow a host's output to the end
 #   launch/tpu_pod/pod.sh [--dry_run] resume NAME (all options of create, copy and run)
-#                                                   after a preemption: all of it again
+#                                                   after a preemption: redo all of this
 #   launch/tpu_pod/pod.sh [--dry_run] delete NAME --zone=ZONE
 #
 #   launch/tpu_pod/pod.sh create mine --zone=us-east5-b --type=v6e-16 \
@@ -20,10 +20,10 @@
 #   launch/tpu_pod/pod.sh run mine --zone=us-east5-b -- \
 #       --config=configs/inception_random.py --workdir=/mnt/share/inception_random
 #
-# A run's folder is a path which all hosts share: --share is an NFS export (Filestore) in
-# the network of the slice, that copy mounts as /mnt/share on each. The state of a run is
-# there and not on the slice, so a run resumes from its last checkpoint on another slice.
-# Data sets are looked for in /mnt/share/tensorflow_datasets.
+# A run's folder is a path that all hosts share: --share is an NFS export (Filestore) in the
+# slice's network, which copy mounts at /mnt/share on each host. The state of a run is there
+# and not on the slice, so a run can resume from its last checkpoint on another slice. Data
+# sets are expected in /mnt/share/tensorflow_datasets.
 #
 # Needs gcloud, logged in, with a project that has TPU quota.
 
@@ -38,7 +38,7 @@ queued_resource() {
   run gcloud compute tpus queued-resources "$verb" "$name" "--zone=$zone" "$@"
 }
 
-# Its state; a dry run prints the command instead.
+# Prints the state of the resource; a dry run prints the command instead.
 describe() {
   queued_resource describe '--format=value(state.state)'
 }
@@ -60,13 +60,13 @@ create() {
     state=$(describe)
     echo "$name: $state" >&2
     [[ $state != @(FAILED|SUSPEND*|DELETING) ]] ||
-      refuse "$name is $state; 'delete' it and 'create' again."
+      refuse "$name is $state; 'delete' it and 'create' it again."
   done
 }
 
 copy() {
   on_hosts all 'mkdir -p rethink_gen'
-  # Without runs, caches and environments.
+  # Omits runs, caches and environments.
   run gcloud compute tpus tpu-vm scp --recurse --worker=all "--zone=$zone" \
     pyproject.toml README.md LICENSE configs launch rethink_gen "$name:rethink_gen/"
   on_hosts all "$(quote "${host[@]}" install "$share")"
@@ -88,7 +88,7 @@ case $action in
   *) refuse "'$action' is not one of create, copy, run, logs, resume, delete; --help shows them." ;;
 esac
 [[ $name =~ ^[a-z][a-z0-9-]*$ ]] ||
-  refuse "'$name' cannot be a name; it takes a-z first, then a-z, 0-9 and -."
+  refuse "'$name' cannot be a name; it must start with a-z, then contain a-z, 0-9 and -."
 for option in "${options[@]:2}"; do
   if [[ $option == --spot && $action == @(create|resume) ]]; then
     spot=(--spot)

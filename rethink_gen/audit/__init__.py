@@ -1,4 +1,4 @@
-"""The paper's randomization tests, for anyone's model."""
+"""The paper's randomization tests, for any model."""
 
 LAZY = ('Result', 'randomization_test')
 

@@ -1,22 +1,22 @@
-r"""Would this model fit random labels? The paper's randomization tests, of anybody's model.
+r"""Would this model fit random labels? The paper's randomization tests, for any model.
 
   python -m rethink_gen.audit --data=my.npz --model=my_package.my_module:make_model
   python -m rethink_gen.audit --data=my.npz --estimator=sklearn.svm:SVC
   python -m rethink_gen.audit --data=digits --model=mlp --learning_rate=0.1
 
---data is an .npz file with x_train, y_train and perhaps x_test, y_test: examples along the
-first axis, labels 0, 1, ... Without a test set a fifth is held out. It can also be digits,
-or a TFDS data set such as cifar10. --model is MODULE:FUNCTION, where function(num_classes)
-makes a Flax linen module or a pair (init, apply); or one of the package's own models, by
-name. --estimator is MODULE:CLASS or MODULE:FUNCTION, which makes an object with fit and
-predict when it is called without arguments.
+--data is an .npz file with x_train, y_train and optionally x_test, y_test: examples along
+the first axis, labels 0, 1, ... Without a test set, a fifth is held out. It can also be
+digits, or a TFDS data set such as cifar10. --model is MODULE:FUNCTION, where
+function(num_classes) returns a Flax linen module or a pair (init, apply), or the name of
+one of the package's own models. --estimator is MODULE:CLASS or MODULE:FUNCTION; called
+without arguments, it must return an object with fit and predict.
 
 The model is trained on the true labels, on labels with an increasing fraction replaced at
 random (uniformly over the classes, or with --random_labels=shuffled by the labels of other
-examples), and on inputs that are shuffled or replaced by noise, each with several seeds.
-The folder --workdir, by default one in runs/audit that is named after data and model, gets
-results.json, figure.png and report.html. The same command resumes where it stopped; more
-seeds or levels run only what is new.
+examples), and on inputs that are shuffled or replaced by noise, with several seeds each.
+The folder --workdir, by default one in runs/audit named after data and model, gets
+results.json, figure.png and report.html. The same command resumes where it stopped; with
+more seeds or levels, only the new ones are run.
 
 In Python: `rethink_gen.randomization_test(model, x_train, y_train, x_test, y_test)`.
 """
@@ -24,7 +24,7 @@ In Python: `rethink_gen.randomization_test(model, x_train, y_train, x_test, y_te
 from rethink_gen import interrupt
 
 if __name__ == '__main__':
-  interrupt.leave_at_once()  # before all that is slow to import
+  interrupt.leave_at_once()  # before the slow imports
 
 import functools
 import importlib
@@ -42,38 +42,46 @@ from rethink_gen.data import sources
 from rethink_gen.errors import BadInput
 from rethink_gen.train import optimizers
 
-# The command.
-
 
 def define_flags():
-  """Here and not on import: who imports this module may have flags of such names."""
+  """Defines the flags.
+
+  On call, not at import, so that importing this module cannot clash with the caller's
+  flags.
+  """
   cli.define_path(
-    'data', 'digits', 'An .npz file with x_train, y_train, or digits, or a TFDS data set.'
+    'data', 'digits', 'An .npz file with x_train and y_train, digits, or a TFDS data set.'
   )
   flags.DEFINE_string(
     'model',
     None,
-    'MODULE:FUNCTION, where function(num_classes) makes a Flax module or (init, apply), or '
-    f"one of the package's own: {', '.join(models.MODELS)}.",
+    'MODULE:FUNCTION, where function(num_classes) returns a Flax module or (init, apply), '
+    f"or one of the package's own models: {', '.join(models.MODELS)}.",
   )
   flags.DEFINE_string(
-    'estimator', None, 'MODULE:CLASS of scikit-learn or like it, such as sklearn.svm:SVC.'
+    'estimator', None, 'MODULE:CLASS in the style of scikit-learn, such as sklearn.svm:SVC.'
   )
   flags.DEFINE_float(
-    'learning_rate', None, "Adam's, by default 0.001; of the package's models their SGD's."
+    'learning_rate',
+    None,
+    "Learning rate of Adam (default 0.001), or of SGD for the package's own models.",
   )
   flags.DEFINE_integer(
-    'epochs', None, 'At most so many; by default as make 3,000 steps, and at least 30.'
+    'epochs',
+    None,
+    'Maximum number of epochs; by default enough for 3,000 steps, but at least 30.',
   )
-  flags.DEFINE_integer('batch_size', None, 'Examples; by default 128, or less of less.')
-  flags.DEFINE_integer('num_train', None, 'The first so many examples; by default all.')
+  flags.DEFINE_integer(
+    'batch_size', None, 'Batch size; 128 by default, fewer if the training set is smaller.'
+  )
+  flags.DEFINE_integer('num_train', None, 'Train on the first N examples; all by default.')
   flags.DEFINE_string(
     'training_argument',
     None,
-    "The argument of a Flax module's call that says whether it is being trained, if its "
-    f'name is none of {", ".join(adapters.TRAINING)}.',
+    "The argument of a Flax module's call that says whether it is being trained, unless "
+    f'its name is one of {", ".join(adapters.TRAINING)}.',
   )
-  flags.DEFINE_integer('seeds', 3, 'How many seeds.')
+  flags.DEFINE_integer('seeds', 3, 'Number of seeds.')
   flags.DEFINE_list(
     'noise_levels',
     [f'{level:g}' for level in testing.NOISE_LEVELS],
@@ -83,13 +91,14 @@ def define_flags():
     'random_labels',
     'uniform',
     list(randomizations.LABELS),
-    'Random labels are drawn uniformly over the classes, or are the shuffled true ones.',
+    'Whether random labels are drawn uniformly over the classes, or are the true labels, '
+    'shuffled.',
   )
   flags.DEFINE_float(
-    'fit_accuracy', testing.FIT_ACCURACY, 'The training accuracy that is a fit.'
+    'fit_accuracy', testing.FIT_ACCURACY, 'The training accuracy that counts as a fit.'
   )
   cli.define_path(
-    'workdir', None, 'The folder of runs and report; by default one in runs/audit.'
+    'workdir', None, 'Folder for runs and report; by default one in runs/audit.'
   )
 
 
@@ -106,8 +115,8 @@ def _audit(given, _):
     for flag in ('learning_rate', 'epochs', 'batch_size', 'training_argument'):
       if given[flag].value is not None:
         raise BadInput(
-          f'--{flag} is {given[flag].value}, but an estimator is fitted by its own method '
-          f'fit; leave --{flag} out.'
+          f'--{flag} is {given[flag].value}, but an estimator is trained by its own fit '
+          f'method; leave --{flag} out.'
         )
   x_train, y_train, x_test, y_test = read_data(given.data)
   x_train, y_train, classes = first(x_train, y_train, given.num_train)
@@ -147,10 +156,10 @@ def _audit(given, _):
 
 
 def first(x, y, count):
-  """(x, y, classes): the first `count` training examples, or all, and how many classes.
+  """(x, y, classes): the first `count` training examples or all, and the class count.
 
   Raises:
-    BadInput: for more than there are, or where some classes come later.
+    BadInput: if there are fewer examples, or if the first `count` do not cover all classes.
   """
   classes = np.unique(y)
   if count is None:
@@ -163,7 +172,7 @@ def first(x, y, count):
   missing = np.setdiff1d(classes, y[:count])
   if len(missing):
     raise BadInput(
-      f'--num_train={count} takes the first {count:,} examples, and among them are only '
+      f'--num_train={count} takes the first {count:,} examples, which cover only '
       f'{len(classes) - len(missing)} of {len(classes)} classes; take more, or shuffle the '
       'examples in the file if they are sorted by class.'
     )
@@ -171,7 +180,7 @@ def first(x, y, count):
 
 
 def read_data(name):
-  """(x_train, y_train, x_test, y_test) of a file or of a data set's name."""
+  """(x_train, y_train, x_test, y_test) from an .npz file or a data set by name."""
   if not name.endswith('.npz'):
     return sources.load(name)[:4]
   arrays = sources.read_npz(name)
@@ -184,26 +193,27 @@ def read_data(name):
 
 
 def _imported(flag, path, *arguments):
-  """What the function or class MODULE:NAME makes of the arguments."""
+  """The result of calling the function or class MODULE:NAME with the arguments."""
   module, _, name = path.partition(':')
   try:
     return getattr(importlib.import_module(module), name)(*arguments)
-  except Exception as error:  # It is anybody's code: anything may come out of it.
+  except Exception as error:  # The user's code can raise anything.
     raise BadInput(
       f'{flag}={path} does not give a model ({type(error).__name__}: '
-      f'{sources.reason(error)}); give MODULE:NAME of what can be imported and called.'
+      f'{sources.reason(error)}); give the MODULE:NAME of something '
+      'that can be imported and called.'
     ) from error
 
 
 def parse(argv):
-  """absl's flags from the command line, every fault of theirs in one sentence."""
+  """Parses absl's flags from the command line; reports any error in one sentence."""
   define_flags()
   rest = cli.parse_flags(argv)
   cli.refuse_rest(rest)
   if bool(flags.FLAGS.model) == bool(flags.FLAGS.estimator):
     cli.refuse(
-      'Give one of --model and --estimator, such as --model=mlp or '
-      '--estimator=sklearn.svm:SVC; --help shows what there is.'
+      'Give either --model or --estimator, such as --model=mlp or '
+      '--estimator=sklearn.svm:SVC; --help lists the flags.'
     )
   return rest
 

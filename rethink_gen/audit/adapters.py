@@ -1,4 +1,4 @@
-"""Anybody's model as what `train` trains: linen modules, pure functions, estimators."""
+"""Adapts any model to `train`: linen modules, pure functions and estimators."""
 
 import dataclasses
 import functools
@@ -23,8 +23,8 @@ from rethink_gen.data import sources
 from rethink_gen.errors import BadInput
 from rethink_gen.train import compiled, loading, optimizers, sgd
 
-# What linen modules call the argument, or the field, that says whether they are being
-# trained, and what it is then.
+# Names of the argument or field by which linen modules know whether they are being trained,
+# and its value in training.
 TRAINING = {
   'train': True,
   'training': True,
@@ -32,24 +32,24 @@ TRAINING = {
   'deterministic': False,
   'use_running_average': False,
 }
-SWITCHES = ('deterministic', 'use_running_average')  # of Flax's own layers
-ADAM = 1e-3  # the learning rate where no optimizer is given
+SWITCHES = ('deterministic', 'use_running_average')  # in Flax's own layers
+ADAM = 1e-3  # learning rate if no optimizer is given
 
 
 class Learner(NamedTuple):
-  """What is trained, and how: a Program and the config of its loop, or an estimator."""
+  """What is trained and how: a Program and the config of its loop, or an estimator."""
 
   name: str
   config: config_dict.ConfigDict
   program: compiled.Program | None  # None for an estimator
   estimator: Any | None  # None for a Program
-  digest: str | None  # of all that decides what training gives, but the data; or unknown
+  digest: str | None  # of all that determines the result but the data; None: unknown
 
 
 class Model(NamedTuple):
-  """What `sgd` wants of a linen module: `init` and `apply` with the argument train.
+  """The interface that `sgd` expects of a linen module, with the argument `train`.
 
-  Of the variables 'params' are trained, and 'batch_stats' is whatever else there is.
+  The variables in 'params' are trained; 'batch_stats' holds all others.
   """
 
   init: Callable  # init(key, inputs, train) -> {'params': ..., 'batch_stats': ...}
@@ -65,10 +65,10 @@ def is_of_package(model):
 
 
 def adapt(model, dataset):
-  """The Dataset as this model gets it.
+  """The Dataset in the form that this model takes.
 
-  An estimator gets the user's own types; a network uint8, float32 or int32, and one of the
-  package images (n, h, w, c), to which a channel is added where they are (n, h, w).
+  An estimator gets the user's own types; a network gets uint8, float32 or int32. The
+  package's own models get images (n, h, w, c), with a channel added to uint8 (n, h, w).
   """
   if is_estimator(model):
     return dataset
@@ -82,16 +82,16 @@ def adapt(model, dataset):
 
 
 def make_learner(model, dataset, optimizer, config, training_argument=None):
-  """The Learner of a model.
+  """The Learner for a model.
 
   Args:
     model, training_argument: as for `audit.randomization_test`.
-    dataset: the Dataset it is to learn, from `adapt`.
-    optimizer: an optax transformation, or None: Adam, or what a config says.
-    config: a ConfigDict that says how long to train, in which batches, when to stop.
+    dataset: the Dataset to learn, from `adapt`.
+    optimizer: an optax transformation; None: Adam, or what a config says.
+    config: a ConfigDict that says how long to train, in which batches, and when to stop.
 
   Raises:
-    BadInput: for what cannot be trained on this data.
+    BadInput: if the model cannot be trained on this data.
   """
   if training_argument is not None and not isinstance(model, nn.Module):
     raise BadInput(
@@ -109,8 +109,8 @@ def make_learner(model, dataset, optimizer, config, training_argument=None):
   elif is_estimator(model):
     if optimizer is not None:
       raise BadInput(
-        f'An optimizer is given, but {type(model).__name__} is fitted by its own method '
-        'fit; leave the optimizer out.'
+        f'An optimizer is given, but {type(model).__name__} is trained by its own fit '
+        'method; leave the optimizer out.'
       )
     return Learner(type(model).__name__, config, None, model, _identity(_unfitted(model)))
   else:
@@ -132,44 +132,45 @@ def make_learner(model, dataset, optimizer, config, training_argument=None):
   if not is_of_package(model):
     check_extremes(program, config, dataset)
   digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-  if 'callback' in text:  # of whose code the text says nothing
+  if 'callback' in text:  # whose code is not in the text
     code = _identity((model, optimizer))
     digest = code and digest + code
   return Learner(name, config, program, None, digest)
 
 
 def _identity(model):
-  """A digest of the model's code and values, or None where they cannot be known."""
+  """A digest of the model's code and values, or None if they cannot be determined."""
   try:
     return identity.digest(model)
   except identity.Unknown as error:
     logging.warning(
-      'Whether this is the model of an earlier audit cannot be known (%s), so all is run, '
-      'and nothing of it can be resumed.',
+      'Whether this is the model of an earlier audit cannot be determined (%s), so '
+      'everything is run, and this audit cannot be resumed.',
       error,
     )
     return None
 
 
 def of_package(config, dataset):
-  """The Program of a model of the package, as `train.run` trains it."""
+  """The Program of one of the package's own models, as `train.run` trains it."""
   config_lib.validate(config)
   if config.dataset.streaming:
     raise BadInput(
-      'config.dataset.streaming is set, but what is audited is in memory; set it to False.'
+      'config.dataset.streaming is set, but an audit keeps its data in memory; set it to '
+      'False.'
     )
   if dataset.x_train.dtype != np.uint8 or dataset.x_train.ndim != 4:
     raise BadInput(
       f'The inputs are {dataset.x_train.dtype} of shape {dataset.x_train.shape}, but the '
       "package's own models take uint8 images of shape (n, h, w, c); give a module of "
-      'your own for others.'
+      'your own for other inputs.'
     )
   loading.check_data(config, dataset)
   return compiled.make_program(config, dataset)
 
 
 def of_model(model, config, dataset):
-  """The Program of a Model: images of uint8 are scaled to [0, 1], nothing else is done."""
+  """The Program of a Model: uint8 images are scaled to [0, 1], nothing else is done."""
   tx = optax.adam(ADAM)
   scale = dataset.x_train.dtype == np.uint8
   first = jnp.float32 if scale else dataset.x_train.dtype
@@ -180,7 +181,7 @@ def of_model(model, config, dataset):
   return compiled.Program(
     model=model._replace(init=init),
     make_tx=lambda rates: tx,
-    # Gaussian noise in the place of uint8 images is on their scale.
+    # Gaussian noise that replaces uint8 images is on their scale.
     to_inputs=lambda inputs, key=None: inputs.astype(first) / 255 if scale else inputs,
     input_shape=dataset.x_train.shape[1:],
     batch_size=config.batch_size,
@@ -189,10 +190,10 @@ def of_model(model, config, dataset):
 
 
 def training_modes(module, argument, inputs):
-  """What a linen module is in evaluation and in training: a pair of (module, options).
+  """The pair of (module, options) of a linen module in evaluation and in training.
 
-  The options are keyword arguments of its call; where the argument is a field of the
-  module, the module differs. Both are found by name, `argument` or those of TRAINING.
+  The options are keyword arguments of its call; if the argument is a field of the module,
+  the modules differ instead. Both are found by name: `argument`, or those in TRAINING.
 
   Args:
     module: a linen module.
@@ -200,8 +201,8 @@ def training_modes(module, argument, inputs):
     inputs: a ShapeDtypeStruct of a batch.
 
   Raises:
-    BadInput: for a module with dropout or batch normalization that none of it is trained
-      by, which would silently be that of evaluation.
+    BadInput: for a module with dropout or batch normalization that would silently stay in
+      evaluation mode during training.
   """
   parameters = inspect.signature(type(module).__call__).parameters
   anything = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
@@ -225,26 +226,26 @@ def training_modes(module, argument, inputs):
   values = {name: value is not False for name, value in named.items()}
   switches = _switches(*modes(values), inputs)
   if argument not in (None, *TRAINING) and not any(switches.values()):
-    values = {argument: False}  # or such a word as is_evaluated
+    values = {argument: False}  # or a name such as is_evaluated
     switches = _switches(*modes(values), inputs)
   idle = sorted(name for name, is_trained in switches.items() if not is_trained)
   if switches and not any(switches.values()):
     raise BadInput(
       f'{type(module).__name__} has {" and ".join(idle)}, but none of its arguments '
-      f'({", ".join([*parameters][1:])}) is known to say whether it is being trained; name '
-      'the one that does as training_argument, or give the pair (module.init, '
-      'module.apply) if it is to be trained as it is.'
+      f'({", ".join([*parameters][1:])}) is known to say whether it is being trained; pass '
+      'the name of the one that does as training_argument, or give the pair (module.init, '
+      'module.apply) to train it as it is.'
     )
   if idle:
     logging.warning(
-      '%s in %s stays as in evaluation while it is trained.',
+      '%s in %s stays in evaluation mode during training.',
       *(' and '.join(idle), type(module).__name__),
     )
   return modes({n: not value for n, value in values.items()}), modes(values)
 
 
 def _switches(module, options, inputs):
-  """{name of a kind of Flax's layers that evaluation changes: whether it is trained}."""
+  """{Flax layer type that differs in evaluation: whether it is in training mode}."""
   found = {}
 
   def look(call, arguments, named, context):
@@ -268,18 +269,18 @@ def _switches(module, options, inputs):
   with nn.intercept_methods(look):
     try:
       jax.eval_shape(initialize, jax.random.key(0), inputs)
-    except Exception:  # It is raised again, and reported, when the model is checked.
+    except Exception:  # It is raised again and reported when the model is checked.
       return {}
   return found
 
 
 def of_module(modes):
-  """The Model of a linen module, whatever its argument for training and collections.
+  """The Model of a linen module, for any training argument and any collections.
 
-  In training its random numbers come from the stream of dropout, under any name.
+  In training, all random numbers come from the dropout stream, under any name.
 
   Args:
-    modes: as `training_modes` returns them.
+    modes: from `training_modes`.
   """
 
   def init(key, inputs, train):
@@ -305,9 +306,9 @@ def of_module(modes):
 
 
 def of_functions(init, apply):
-  """The Model of pure functions: all that init(key, inputs) returns is trained.
+  """The Model of pure functions: everything that init(key, inputs) returns is trained.
 
-  Of a dict with 'params' that alone is trained, and the rest stays as it is.
+  If it returns a dict with 'params', only those are trained and the rest stays as it is.
   """
 
   def is_divided(variables):
@@ -335,14 +336,14 @@ def _float32(outputs):
 
 
 def _batch(config, dataset):
-  """A ShapeDtypeStruct of a batch as networks get it."""
+  """A ShapeDtypeStruct of a batch in the form that networks get."""
   dtype = dataset.x_train.dtype
   shape = (config.batch_size, *dataset.x_train.shape[1:])
   return jax.ShapeDtypeStruct(shape, np.float32 if dtype == np.uint8 else dtype)
 
 
 def _check(program, config, dataset):
-  """The training program's text; raises BadInput where there is none."""
+  """The text of the lowered training program; raises BadInput if it cannot be lowered."""
   inputs = jax.ShapeDtypeStruct(
     (config.batch_size, *dataset.x_train.shape[1:]), dataset.x_train.dtype
   )
@@ -364,9 +365,9 @@ def _check(program, config, dataset):
     )
     if outputs.shape != expected:
       raise BadInput(
-        f'The model makes of a batch of {config.batch_size} an output of shape '
+        f'The model maps a batch of {config.batch_size} to an output of shape '
         f'{outputs.shape}, but the labels have {dataset.num_classes} classes, so it must '
-        f'be {expected}: logits, one for each class.'
+        f'be {expected}: one logit per class.'
       )
     start, trained = (
       initialize.lower(key),
@@ -379,10 +380,10 @@ def _check(program, config, dataset):
       return lower(program)
     except BadInput:
       raise
-    except Exception as error:  # Anybody's code: anything may come out of it.
+    except Exception as error:  # The user's code can raise anything.
       _explain(lower, program, inputs)
       raise BadInput(
-        f'The optimizer raises an error in a step of training ({type(error).__name__}: '
+        f'The optimizer raises an error in a training step ({type(error).__name__}: '
         f'{sources.reason(error)}); give an optax transformation whose update takes '
         'gradients, state and parameters and, if it asks for them, value, grad and '
         'value_fn.'
@@ -390,7 +391,7 @@ def _check(program, config, dataset):
 
 
 def _explain(lower, program, inputs):
-  """Raises BadInput where a program cannot be lowered whatever its optimizer."""
+  """Raises BadInput if a program cannot be lowered with any optimizer."""
   try:
     lower(program._replace(make_tx=lambda rates: optax.identity()))
   except BadInput:
@@ -400,14 +401,14 @@ def _explain(lower, program, inputs):
     raise BadInput(
       f'The model raises an error when it is applied to inputs of shape {inputs.shape} and '
       f'type {inputs.dtype} ({said}); give one that takes them (uint8 is scaled to [0, 1] '
-      'as float32, tokens are to be int32).'
+      'as float32, tokens must be int32).'
     ) from error
 
 
 def check_extremes(program, config, dataset):
-  """Raises BadInput where the untrained model cannot take the least or greatest inputs.
+  """Raises BadInput if the untrained model cannot take the smallest or largest inputs.
 
-  Of a token that an embedding has no row for it would make NaN, or silently take another
+  For a token without a row in an embedding it would return NaN, or silently use another
   row.
   """
   initialize, *_ = compiled.compile_program(program)
@@ -421,26 +422,26 @@ def check_extremes(program, config, dataset):
     if np.issubdtype(x.dtype, np.signedinteger):
       said = _index_fault(apply, x[places])
     if not said and not np.isfinite(apply(x[places])).all():
-      said = 'before training its outputs for them are not finite numbers'
+      said = 'before training, its outputs for them are not finite'
     if said:
       raise BadInput(
         f'The model cannot take examples {places[0]} and {places[1]} of {name}, whose '
-        f'numbers go from {x.min()} to {x.max()} ({said}); give a model whose vocabulary '
-        'has all tokens, or inputs on a scale that it takes.'
+        f'values range from {x.min()} to {x.max()} ({said}); give a model whose vocabulary '
+        'has all tokens, or inputs on a scale that it can handle.'
       )
 
 
 def _index_fault(apply, tokens):
-  """What is wrong with an index into an array that tokens lead to, or None."""
+  """Describes an out-of-bounds array index that the tokens cause, or returns None."""
   try:
     found, _ = checkify.checkify(apply, errors=checkify.index_checks)(tokens)
-  except Exception:  # It cannot see through everything that a model may be made of.
+  except Exception:  # checkify does not support everything that a model may use.
     return None
   return sources.reason(found.get()) if found.get() else None
 
 
 def _unfitted(estimator):
-  """A copy of an estimator as it is before it is fitted, without its random_state."""
+  """An unfitted copy of an estimator, with every random_state None."""
   import sklearn.base  # slow to import
 
   try:
@@ -448,12 +449,12 @@ def _unfitted(estimator):
   except Exception as error:
     raise BadInput(
       f'{type(estimator).__name__} cannot be copied ({sources.reason(error)}); the '
-      'estimator must be one that copy.deepcopy takes, as those of scikit-learn do.'
+      'estimator must be one that copy.deepcopy can copy, like those of scikit-learn.'
     ) from error
 
 
 def _seeded(estimator, seed):
-  """The estimator with every random_state the seed."""
+  """The estimator, with every random_state set to the seed."""
   if hasattr(estimator, 'get_params'):
     names = [n for n in estimator.get_params() if n.split('__')[-1] == 'random_state']
     estimator.set_params(**dict.fromkeys(names, seed))
@@ -461,7 +462,7 @@ def _seeded(estimator, seed):
 
 
 def fit_estimator(estimator, x, y, seed):
-  """A clone of the estimator, fitted: inputs as rows, every random_state the seed."""
+  """A fitted clone of the estimator: inputs are rows, every random_state is the seed."""
   import sklearn.base  # slow to import
 
   clone = _seeded(sklearn.base.clone(estimator, safe=False), seed)
@@ -478,7 +479,7 @@ def fit_estimator(estimator, x, y, seed):
 
 
 def predict(estimator, x, num_classes):
-  """int64 (n,): the labels an estimator gives; raises BadInput where they are none."""
+  """int64 (n,): the labels that an estimator predicts; raises BadInput for non-labels."""
   name = type(estimator).__name__
   try:
     found = np.asarray(estimator.predict(rows(x)))
@@ -494,7 +495,7 @@ def predict(estimator, x, num_classes):
       f'{name} predicts {found.dtype} of shape {found.shape} for {len(x):,} examples, but '
       'predict must return one label, a whole number, for each.'
     )
-  # Written so that what is not a number is none of them either.
+  # Written so that NaN counts as wrong too.
   wrong = ~((found >= 0) & (found < num_classes) & (found == np.floor(found)))
   if wrong.any():
     raise BadInput(
@@ -505,11 +506,11 @@ def predict(estimator, x, num_classes):
 
 
 def rows(x):
-  """A copy of the inputs, each a row: an estimator may write in it."""
+  """A copy of the inputs as rows, because an estimator may overwrite its inputs."""
   return np.array(x, order='C').reshape(len(x), -1)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def forward(program, variables, inputs):
-  """float32 (n, classes): logits of a Program's model, as evaluation computes them."""
+  """float32 (n, classes): logits of a Program's model in evaluation mode."""
   return program.model.apply(variables, program.to_inputs(inputs), train=False)

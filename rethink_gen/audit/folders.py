@@ -1,4 +1,4 @@
-"""The folder of an audit: which model, data and labels it is of."""
+"""The folder of an audit, which records its model, data and labels."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from rethink_gen.train import workdirs
 
 
 def open_folder(workdir, learner, dataset, random_labels):
-  """The folder of an audit, made if needed, which says whose it is."""
+  """Opens or creates the folder of an audit; raises BadInput if it holds another audit."""
   parts = identify(learner, dataset, random_labels)
   known = parts['model'] is not None
   digest = _blake2b(*parts.values()) if known else uuid.uuid4().hex[:16]
@@ -33,7 +33,7 @@ def open_folder(workdir, learner, dataset, random_labels):
   if before is not None and not known:
     raise BadInput(
       f'The folder {workdir} holds an audit, and whether it is of this model cannot be '
-      'known; choose another workdir, where all is run again.'
+      'determined; choose another workdir, where everything is run again.'
     )
   if before is not None and before != parts:
     words = {
@@ -52,7 +52,7 @@ def open_folder(workdir, learner, dataset, random_labels):
 
 
 def _read_parts(file):
-  """The digests of `identify` that a folder's audit.json has; {} where they are lost."""
+  """The digests from `identify` in a folder's audit.json; {} if they cannot be read."""
   try:
     return dict(json.loads(file.read_text())['digests'])
   except (OSError, ValueError, KeyError, TypeError):
@@ -60,7 +60,7 @@ def _read_parts(file):
 
 
 def identify(learner, dataset, random_labels):
-  """{part: digest} of what decides the runs of an audit; None for what is not known."""
+  """{part: digest} of what determines the runs of an audit; None for unknown parts."""
   data = hashlib.blake2b(digest_size=8)
   for array in dataset[:4]:
     data.update(f'{array.dtype} {array.shape}'.encode())

@@ -1,7 +1,7 @@
 """A digest of what an object is: its code and its values, the same in every process.
 
-Of code that is installed the version and the file of its module stand for it; all other
-code is followed through what it calls. Values are those that pickle would keep.
+Installed code is represented by its version and the file of its module; all other code is
+followed through what it calls. Values are those that pickle would store.
 """
 
 import copyreg
@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 ATOMS = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))
-# What a class has that follows from the rest of it, or that Python adds.
+# Class attributes that follow from the others, or that Python adds.
 SKIPPED = (
   *('__dict__', '__weakref__', '__module__', '__doc__', '__annotations__', '_abc_impl'),
   *('__annotate_func__', '__annotations_cache__', '__conditional_annotations__'),
@@ -32,26 +32,26 @@ OF_CODE = ('co_code', 'co_names', 'co_varnames', 'co_freevars', 'co_argcount', '
 
 
 class Unknown(Exception):
-  """What the object is cannot be known; the message says why."""
+  """The object cannot be identified; the message says why."""
 
 
 class Named(NamedTuple):
-  """Those values of a module that code could ask it for, by the names in that code."""
+  """The values of a module that code may access, given the names in that code."""
 
   module: types.ModuleType
   names: frozenset
 
 
 def digest(thing):
-  """A text for the object; another process has the same for the same object.
+  """The digest of an object as text, the same in every process.
 
   Raises:
-    Unknown: for an object, or one within it, that pickle could not store either, such as
-      a lock or an open file.
+    Unknown: if the object contains something that pickle could not store either, such as a
+      lock or an open file.
   """
   try:
     return _digest(thing, {}).hex()
-  except Exception as error:  # Anybody's __reduce__: anything may come out of it.
+  except Exception as error:  # A user's __reduce__ can raise anything.
     reason = ' '.join(str(error).split())[:120]
     raise Unknown(f'{type(error).__name__}: {reason}') from error
 
@@ -60,7 +60,7 @@ def _digest(thing, seen):
   key = (id(thing.module), thing.names) if isinstance(thing, Named) else id(thing)
   if key in seen:
     return seen[key][1]
-  seen[key] = thing, b'itself'  # the object too, or another might get its id
+  seen[key] = thing, b'itself'  # keeps the object, so that its id is not reused
   kind, parts = _parts(thing)
   digests = [_digest(part, seen) for part in parts]
   if isinstance(thing, set | frozenset):
@@ -71,7 +71,7 @@ def _digest(thing, seen):
 
 
 def _parts(thing):
-  """(a text, objects) that together say what the object is."""
+  """(text, objects) that together identify the object."""
   kind = type(thing)
   name = f'{kind.__module__}.{kind.__qualname__}'
   if kind in ATOMS:
@@ -104,7 +104,7 @@ def _parts(thing):
     return name, [thing.func]
   if isinstance(thing, types.MemberDescriptorType | types.GetSetDescriptorType):
     return f'{name} {thing.__name__}', ()
-  if callable(thing) and hasattr(thing, '__wrapped__'):  # by jax.jit or functools.cache
+  if callable(thing) and hasattr(thing, '__wrapped__'):  # from jax.jit or functools.cache
     return name, [thing.__wrapped__]
   reduce = copyreg.dispatch_table.get(kind)
   reduced = reduce(thing) if reduce else thing.__reduce_ex__(4)
@@ -152,7 +152,7 @@ def _parts_of_class(kind):
 
 
 def _values(space, asked, names):
-  """What the names that are asked for stand for; of modules, the names within them."""
+  """The values of the names in `asked`; modules are reduced to `names` within them."""
   values = []
   for name in sorted(asked & space.keys()):
     value = space[name]
@@ -163,7 +163,7 @@ def _values(space, asked, names):
 
 
 def _names(code):
-  """(global names, ((level, module) of imports), all names) of code and that within it."""
+  """(global names, [(level, module) of imports], all names) of code and nested code."""
   asked, imported, names = set(), set(), set(code.co_names)
   instructions = list(dis.get_instructions(code))
   for place, instruction in enumerate(instructions):
@@ -179,7 +179,7 @@ def _names(code):
 
 
 def _imported(level, name, package):
-  """The module that code imports when it runs, unless it is installed or not there."""
+  """The module that code imports when it runs, unless it is installed or missing."""
   try:
     name = importlib.util.resolve_name('.' * level + name, package)
     found = importlib.util.find_spec(name)

@@ -1,7 +1,7 @@
-"""Arrays of any shape as a Dataset, and all that is done to it before training.
+"""Arrays of any shape as a Dataset, and its randomization before training.
 
-The bits are those that `corruption` gives each example, so images come out as they do for
-the package's own runs.
+The random bits are those that `corruption` gives each example, so images come out as they
+do in the package's own runs.
 """
 
 import math
@@ -15,41 +15,41 @@ from rethink_gen.data import corruption, sources
 from rethink_gen.errors import BadInput
 from rethink_gen.theory import complexity
 
-HELD_OUT = 0.2  # of the training examples, where there is no test set
-# How random labels are drawn: the mode of a Setup that replaces labels.
+HELD_OUT = 0.2  # of the training examples, if there is no test set
+# {how random labels are drawn: mode of the Setup that replaces labels}
 LABELS = {'uniform': 'partial_labels', 'shuffled': 'shuffled_labels'}
-LOST = 0.01  # of a feature's range, a rounding error from which a warning is due
+LOST = 0.01  # rounding error, as a fraction of a feature's range, above which to warn
 
 
 class Setup(NamedTuple):
   """What is done to the data before training."""
 
-  name: str  # of its folder
+  name: str  # also of its folder
   mode: str  # a key of corruption.CORRUPTIONS, or shuffled_labels, or random_signs
   label_noise: float  # the probability that a label is replaced by a random one
 
 
 def make_dataset(x_train, y_train, x_test, y_test):
-  """(Dataset of inputs of any shape, whether its test set was held out).
+  """(Dataset with inputs of any shape, whether its test set was held out).
 
-  Inputs and training labels keep the type they are given in, but where training and test
-  inputs differ in it, both get the wider one.
+  Inputs and training labels keep their dtype, except that training and test inputs of
+  different dtypes both get the wider one.
   """
   held_out = x_test is None and y_test is None
   if not held_out and (x_test is None or y_test is None):
-    raise BadInput('Of x_test and y_test one is missing; give both, or neither.')
+    raise BadInput('Only one of x_test and y_test is given; give both, or neither.')
   x, y = _inputs('x_train', x_train), _labels('y_train', y_train)
   _check_lengths('train', x, y)
   classes = np.unique(y)
   if len(classes) < 2:
     raise BadInput(
-      f'All labels of y_train are {classes[0]}, but there must be at least two classes.'
+      f'All labels in y_train are {classes[0]}, but there must be at least two classes.'
     )
   if classes[0] != 0 or classes[-1] != len(classes) - 1:
     raise BadInput(
-      f'The labels are from {classes[0]} to {classes[-1]} and y_train has {len(classes)} '
+      f'The labels range from {classes[0]} to {classes[-1]} and y_train has {len(classes)} '
       'classes, but the classes must be 0, 1, ..., each with a training example; '
-      'numpy.unique(labels, return_inverse=True) numbers them so.'
+      'numpy.unique(labels, return_inverse=True) numbers them that way.'
     )
   if held_out:
     train, test = hold_out(y)
@@ -59,14 +59,14 @@ def make_dataset(x_train, y_train, x_test, y_test):
   x, x_test = _same_type(x, x_test)
   if unknown := sorted({*np.unique(y_test).tolist()} - {*classes.tolist()}):
     raise BadInput(
-      f'y_test has the labels {_listed(unknown)}, of which y_train has no example; leave '
-      'these test examples out, or give training examples of their classes.'
+      f'y_test has the labels {_listed(unknown)}, which y_train lacks; leave these test '
+      'examples out, or give training examples of their classes.'
     )
   return sources.Dataset(x, y, x_test, y_test.astype(np.int32), len(classes)), held_out
 
 
 def hold_out(labels):
-  """Indices (of training examples, of test examples): a fifth, drawn at random.
+  """(training, test) indices, with a fifth drawn at random for the test set.
 
   Examples of a class that would have no training example stay in the training set.
   """
@@ -88,21 +88,21 @@ def hold_out(labels):
 
 
 def _array(name, value):
-  """What the user gave as a NumPy array; raises BadInput where it cannot be one."""
-  if hasattr(value, 'toarray'):  # of SciPy, which np.asarray takes for a single object
+  """The user's value as a NumPy array; raises BadInput if it cannot be one."""
+  if hasattr(value, 'toarray'):  # from SciPy, which np.asarray treats as a single object
     raise BadInput(f'{name} is a sparse matrix; give {name}.toarray().')
   if np.ma.is_masked(value):
     raise BadInput(
-      f'{name} has masked values, which would count as if they were not masked; fill them '
-      'or leave these examples out.'
+      f'{name} has masked values, which would be used as if they were not masked; fill '
+      'them or leave these examples out.'
     )
   try:
     array = np.asarray(value)
-  except Exception as error:  # Anybody's __array__: anything may come out of it.
+  except Exception as error:  # A user's __array__ can raise anything.
     raise BadInput(
       f'{name} cannot be made a NumPy array ({type(error).__name__}: '
-      f'{sources.reason(error)}); give numbers in rows of equal length, and of a tensor '
-      'first make an array, such as tensor.detach().cpu().float().numpy().'
+      f'{sources.reason(error)}); give numbers in rows of equal length, and convert a '
+      'tensor to an array first, such as tensor.detach().cpu().float().numpy().'
     ) from error
   # NumPy knows only the size of types such as bfloat16.
   if array.dtype.kind == 'V' and dtypes.issubdtype(array.dtype, np.number):
@@ -116,7 +116,7 @@ def _inputs(name, value):
   if array.dtype.kind not in 'biuf' or array.ndim < 2:
     raise BadInput(
       f'{name} is {array.dtype} of shape {array.shape}, but it must be numbers of shape '
-      '(n, ...), an example along the first axis.'
+      '(n, ...), with examples along the first axis.'
     )
   if not array.size:
     raise BadInput(f'{name} is empty, of shape {array.shape}; give at least one example.')
@@ -139,19 +139,19 @@ def _labels(name, value):
 
 
 def _same_type(x, x_test):
-  """Both inputs in one type; raises BadInput where they are of two kinds or shapes."""
+  """Both inputs in a common dtype; raises BadInput if their kinds or shapes differ."""
   common = np.result_type(x, x_test)
   kinds = {_kind(array.dtype) for array in (x, x_test)}
   if x.shape[1:] != x_test.shape[1:] or kinds != {_kind(common)}:
     raise BadInput(
       f'x_train is {x.dtype} of shape {x.shape} and x_test {x_test.dtype} of shape '
-      f'{x_test.shape}, but they may differ in their lengths alone.'
+      f'{x_test.shape}, but they may differ only in length.'
     )
   return x.astype(common, copy=False), x_test.astype(common, copy=False)
 
 
 def _kind(dtype):
-  """What inputs of this type are: images, tokens or numbers."""
+  """What inputs of this dtype are: images, tokens or numbers."""
   if dtype == np.uint8:
     return 'images'
   return 'tokens' if dtype.kind in 'iu' else 'numbers'
@@ -162,10 +162,10 @@ def _listed(values, most=5):
 
 
 def for_network(dataset):
-  """The Dataset as networks compute with it: uint8, or else float32, int32 of integers.
+  """The Dataset in the dtypes that networks take: uint8, float32, or int32 for integers.
 
   Raises:
-    BadInput: for numbers that are beyond that type.
+    BadInput: for numbers beyond the range of that dtype.
   """
   train, test = (
     _for_network(f'x_{split}', array)
@@ -184,25 +184,25 @@ def _for_network(name, x):
     limits = np.iinfo(np.int32)
     if x.min() < limits.min or x.max() > limits.max:
       raise BadInput(
-        f'{name} has integers from {x.min()} to {x.max()}, but a network gets int32, which '
-        f'ends at {limits.max}; number the tokens from 0, or give floats.'
+        f'{name} has integers from {x.min()} to {x.max()}, but a network takes int32, up '
+        f'to {limits.max}; number the tokens from 0, or give floats.'
       )
     return x.astype(np.int32)
   with np.errstate(over='ignore'):
     found = x.astype(np.float32)
   if not np.isfinite(found).all():
     raise BadInput(
-      f'{name} has values up to {np.abs(x).max():.3g}, but a network gets float32, which '
-      f'ends at {np.finfo(np.float32).max:.3g}; scale the inputs.'
+      f'{name} has values up to {np.abs(x).max():.3g}, but a network takes float32, up to '
+      f'{np.finfo(np.float32).max:.3g}; scale the inputs.'
     )
   spread = np.ptp(x, 0) if x.dtype.kind == 'f' else np.zeros(1)
-  # Rounding of a feature that is constant but for rounding is no loss.
+  # A feature that is constant up to rounding loses nothing.
   varies = spread > 1e-12 * np.abs(x).max(0)
   lost = np.abs(x - found).max(0) > LOST * spread if varies.any() else varies
   if count := int((lost & varies).sum()):
     logging.warning(
-      '%s loses most of what %d of its features say when it becomes float32, as networks '
-      'get it: they vary by less than their rounding; subtract their means.',
+      '%s loses precision in %d of its features when converted to float32 for networks: '
+      'their rounding errors are large compared with their range; subtract their means.',
       *(name, count),
     )
   return found
@@ -212,12 +212,12 @@ def _check_lengths(split, x, y):
   if len(x) != len(y):
     raise BadInput(
       f'x_{split} has {len(x):,} examples and y_{split} {len(y):,} labels, but there must '
-      'be as many.'
+      'be one label per example.'
     )
 
 
 def make_setups(noise_levels, x, random_labels='uniform'):
-  """The Setups: labels from none to all random, inputs randomized, random signs."""
+  """The Setups: labels from none to all random, randomized inputs, random signs."""
   if random_labels not in LABELS:
     raise BadInput(
       f'random_labels is {random_labels!r}, but it must be one of {", ".join(LABELS)}.'
@@ -248,12 +248,12 @@ def changes_inputs(mode):
 
 
 def randomize(dataset, setup, seed):
-  """The Dataset of a setup, from the bits that `corruption` gives each example.
+  """The Dataset of a setup, using the random bits that `corruption` gives each example.
 
-  Inputs and labels keep their types, but Gaussian inputs are floating-point numbers.
+  Inputs and labels keep their dtypes, except that Gaussian inputs are floating point.
   """
   if setup.mode == 'random_signs':
-    # Two of the classes stand for the signs; the test labels have no meaning then.
+    # Two of the classes represent the signs; the test labels are then meaningless.
     signs = signs_of(dataset, seed) > 0
     return dataset._replace(y_train=signs.astype(dataset.y_train.dtype))
   if setup.mode == 'partial_labels':
@@ -277,11 +277,11 @@ def randomize(dataset, setup, seed):
 
 
 def shuffled_labels(labels, label_noise, seed):
-  """int32 (n,): the labels, each with probability `label_noise` that of another example.
+  """int32 (n,): each label replaced by another example's with probability `label_noise`.
 
-  At a noise of 1 the labels are permuted, so every class stays as frequent as it was. The
-  labels that are replaced are those that `corruption.noisy_labels` replaces, and as there
-  each is replaced in the same way at every higher noise.
+  At a noise of 1 the labels are permuted, so class frequencies do not change. The replaced
+  labels are those that `corruption.noisy_labels` replaces, and as there, each is replaced
+  in the same way at every higher noise level.
   """
   bits = corruption.random_bits(seed, corruption.LABELS, 0, len(labels), 2)
   replaced = bits[:, 0] * 2.0**-64 < label_noise
@@ -289,7 +289,7 @@ def shuffled_labels(labels, label_noise, seed):
 
 
 def has_channels_first(x):
-  """Whether inputs look like images (n, c, h, w), or like volumes: few channels first."""
+  """Whether inputs look like images (n, c, h, w) or volumes, with few channels first."""
   return x.ndim >= 4 and x.shape[1] <= 4 < min(x.shape[2:])
 
 
@@ -302,9 +302,9 @@ def _move(dataset, source, destination):
 
 
 def layout(x, mode):
-  """(positions, 1, channels): the inputs as images, as `corruption` takes them.
+  """(positions, 1, channels): the shape of inputs as images, as `corruption` takes them.
 
-  Of images with their channels first, once these are last.
+  For images with channels first, the shape is that after moving the channels last.
   """
   size = math.prod(x.shape[1:])
   if x.ndim == 2:
@@ -317,22 +317,22 @@ def layout(x, mode):
 
 
 def warn_of_layout(x):
-  """Says what inputs are taken for, where their shape could mean two things."""
+  """Warns how inputs are interpreted if their shape is ambiguous."""
   shape = ' x '.join(map(str, x.shape[1:]))
   if has_channels_first(x):
     logging.warning(
-      'Inputs of %s are taken for images of %d channels, which come first; with channels '
-      'last they are (n, h, w, c).',
+      'Inputs of %s are treated as images with %d channels first; with channels last, the '
+      'shape is (n, h, w, c).',
       *(shape, x.shape[1]),
     )
   elif x.ndim == 3 and x.shape[1] == x.shape[2] and x.dtype != np.uint8:
     logging.warning(
-      'Inputs of %s that are not uint8 are taken for sequences of %d steps, each of %d '
-      'numbers that are permuted together; as images give them as (n, %d, %d, 1).',
+      'Inputs of %s that are not uint8 are treated as sequences of %d steps, each of %d '
+      'numbers that are permuted together; if they are images, use (n, %d, %d, 1).',
       *(shape, *x.shape[1:], *x.shape[1:]),
     )
 
 
 def signs_of(dataset, seed):
-  """int8 (n,): the random signs of a draw."""
+  """int8 (n,): one draw of random signs."""
   return complexity.random_signs(1, dataset.num_train, seed)[0]

@@ -1,4 +1,4 @@
-"""What an audit leaves: results.json, figure.png and report.html."""
+"""Reports an audit: a table for the terminal, results.json, figure.png, report.html."""
 
 import pathlib
 
@@ -20,7 +20,7 @@ def text(result):
       tables.to_markdown(header, lines),
       *filter(None, [rademacher]),
       *result.verdict,
-      f'\nTo read and look at: {result.workdir}/report.html',
+      f'\nThe report is in {result.workdir}/report.html',
     ]
   )
 
@@ -63,7 +63,7 @@ def _times(level):
 
 
 def draw(result, runs):
-  """The figure: learning curves or accuracies, error against noise, time to fit or gap."""
+  """Plots learning curves or accuracies, error against noise, and time to fit or gap."""
   figure, (left, middle, right) = drawing.subplots(1, 3, height=3.8)
   inputs = [x for x in result.levels if randomizations.changes_inputs(x['name'])]
   noisy = [level for level in result.levels if level not in inputs]
@@ -121,12 +121,12 @@ def _draw_curves(axis, levels, runs):
       )
       name = None
   axis.set(xlabel='steps', ylabel='training accuracy (%)', ylim=(0, 102))
-  if axis.dataLim.x1 > 0:  # a run that diverged at once has no evaluation
+  if axis.dataLim.x1 > 0:  # a run that diverged immediately has no evaluation
     axis.set_xscale('log')
 
 
 def _draw_accuracies(axis, levels):
-  """Training accuracy as a bar, test accuracy as a dot."""
+  """Plots training accuracies as dots and test accuracies as crosses."""
   places = np.arange(len(levels))
   for split, style in (('train', 'o'), ('test', 'x')):
     values = [100 - _error(level, split) for level in levels]
@@ -144,15 +144,13 @@ def _draw_times(axis, levels):
   axis.plot(noise, times, 'o-', color=drawing.PALETTE[0], label='fitted')
   above = [level['longer_than'] or np.nan for level in levels]
   if np.isfinite(above).any():
-    axis.plot(
-      noise, above, '^', color=drawing.PALETTE[1], label='not fitted: more than this'
-    )
+    axis.plot(noise, above, '^', color=drawing.PALETTE[1], label='not fitted: lower bound')
     drawing.legend(axis, fontsize=7)
   axis.set(ylabel='steps to fit, true labels = 1', ylim=0, xlim=(-0.03, 1.03))
 
 
 def write(result, runs):
-  """results.json, figure.png and report.html of the audit's folder."""
+  """Writes results.json, figure.png and report.html to the audit's folder."""
   png = pages.image(draw(result, runs), 'png')
   files.write_bytes(result.workdir / 'figure.png', png)
   results = result._asdict() | {'workdir': str(result.workdir)}

@@ -1,4 +1,4 @@
-"""What the trainings of an audit show, as numbers."""
+"""The statistics of an audit: accuracies, times to fit, p-values and complexity."""
 
 import math
 
@@ -10,41 +10,38 @@ from rethink_gen.errors import BadInput
 from rethink_gen.theory import complexity, rademacher, significance
 from rethink_gen.train import compiled, networks, summaries
 
-KEEPS_EQUAL = ('shuffled_pixels',)  # modes after which equal inputs are still equal
+KEEPS_EQUAL = ('shuffled_pixels',)  # modes that keep equal inputs equal
 PERMUTATIONS = 9_999
-SMALL = 200  # examples that show whether an estimator is linear
-LATE = 0.8  # after this part of the training, what accuracy still gains is gained late
-
-
-# What the runs say.
+SMALL = 200  # examples used to test whether an estimator is linear
+LATE = 0.8  # accuracy gained after this fraction of training counts as gained late
 
 
 def describe_failures(setups, runs):
-  """A sentence for each setup of which a run failed."""
+  """One sentence for each setup with failed runs."""
   for setup in setups:
     own = [run.summary for run in runs[setup.name]]
     reasons = [summary['reason'] for summary in own if summary['status'] == 'failed']
     if reasons:
       yield (
         f'Failed: {len(reasons)} of {len(own)} runs of the setup {setup.name}, which are '
-        f'left out of what follows. {reasons[0]}'
+        f'excluded below. {reasons[0]}'
       )
 
 
 def measure(setup, dataset, groups, runs, fit_accuracy):
-  """One setup over its seeds: a dict, less what `compare` and `correct` add.
+  """The statistics of one setup over its seeds, except what `compare` and `correct` add.
 
   Means and ranges are over the runs that did not diverge. p_value is the larger of
-  p_permutation, of `significance.permutation_test`, and p_constant, of
-  `significance.better_than` the constant guess: both nulls have to be rejected before the
-  test accuracy is called above chance. gained_late is what training accuracy gained in the
-  last fifth. train_chance is the training accuracy of the best constant guess, and
-  best_accuracy the highest that a function of the inputs can have where some of them are
-  equal, both means over seeds of the labels that were trained on; best_accuracy is None for
-  inputs that each run changes, which are hardly ever equal.
+  p_permutation (`significance.permutation_test`) and p_constant
+  (`significance.better_than` the constant guess): both null hypotheses must be rejected
+  before the test accuracy is called above chance. gained_late is the training accuracy
+  gained in the last fifth. train_chance is the training accuracy of the best constant
+  guess, and best_accuracy the highest that a function of the inputs can reach if some of
+  them are equal; both are means over seeds, for the labels that were trained on.
+  best_accuracy is None for inputs that each run changes, which are hardly ever equal.
 
   Args:
-    groups: int (n,), which training inputs are equal, as of `significance.group_inputs`.
+    groups: int (n,), which training inputs are equal, from `significance.group_inputs`.
   """
   failed = [run for run in runs if run.summary['status'] == 'failed']
   runs = [run for run in runs if run.summary['status'] != 'failed']
@@ -100,16 +97,16 @@ def _mean(values):
 
 
 def late(records):
-  """What training accuracy gained in the last fifth of the steps."""
+  """The training accuracy gained in the last fifth of the steps."""
   early = [r for r in records if r['step'] <= LATE * records[-1]['step']] or records[:1]
   return records[-1]['train_accuracy'] - early[-1]['train_accuracy']
 
 
 def compare(levels):
-  """Adds to each level how many times as many steps as true labels it takes to fit.
+  """Adds to each level its steps to fit, as a multiple of those for true labels.
 
-  times_longer is the median over seeds and times_longer_range their range, where every seed
-  fitted; else longer_than is the least that the steps taken allow to say.
+  times_longer is the median over seeds and times_longer_range their range, if every seed
+  fitted; otherwise longer_than is the lower bound that the steps taken imply.
   """
   true = levels[0]['steps_to_fit']
   for level in levels:
@@ -130,7 +127,7 @@ def correct(levels):
   """Adds p_adjusted to the levels whose test accuracy the verdict compares with chance.
 
   These are the true labels and the changed inputs; p_adjusted is their p_value, corrected
-  for the number of these tests by Holm's method. It is None for other levels.
+  for the number of these tests by Holm's method, and None for other levels.
   """
   claimed = [
     level for level in levels if level['label_noise'] == 0 and level['p_value'] is not None
@@ -143,14 +140,14 @@ def correct(levels):
 
 
 def measure_signs(learner, runs, dataset, seeds):
-  """Result.rademacher: bounds of the complexity, from draws of random signs.
+  """Result.rademacher: bounds on the complexity, from draws of random signs.
 
   Returns:
-    None where a run diverged, else a dict. mean, min and max over the draws are of the
-    agreement of the signs with the best function that was found, (1/n) sum_i s_i h(x_i);
-    own_mean is of the trained models alone. The class is that of the functions the model
-    can be trained to; where they are linear it is that of all linear classifiers of the
-    inputs, a space of `dimension`, with an upper_bound. For others both are None.
+    None if a run diverged, else a dict. mean, min and max are over the draws, for the
+    agreement (1/n) sum_i s_i h(x_i) of the signs with the best function found; own_mean is
+    for the trained models only. The class consists of the functions that training can
+    reach; if they are linear, it is all linear classifiers of the inputs, a space of
+    `dimension` dimensions with an `upper_bound`. For other models both are None.
   """
   if any(run.summary['status'] != 'complete' for run in runs):
     return None
@@ -176,11 +173,11 @@ def measure_signs(learner, runs, dataset, seeds):
 
 
 def linear_inputs(learner, dataset):
-  """The training inputs as rows (n, d) where the model's outputs are linear in them.
+  """The training inputs as rows (n, d), if the model's outputs are linear in them.
 
   Returns:
-    An array, or None where they are not, or where the inputs are tokens, or too large for
-    `rademacher.basis` to take a minute.
+    An array, or None if the outputs are not linear, the inputs are tokens, or they are too
+    large for `rademacher.basis` to finish within a minute.
   """
   x = dataset.x_train
   if learner.program and x.dtype == np.int32:
@@ -188,7 +185,7 @@ def linear_inputs(learner, dataset):
   if learner.program:
     outputs, inputs = _perturbed(learner), learner.program.to_inputs
   else:
-    # In floating point: sums of inputs must not wrap around.
+    # In floating point, so that sums of inputs do not wrap around.
     outputs, inputs = _fitted(learner, dataset), lambda x: adapters.rows(x).astype(float)
   rows, columns = len(x), math.prod(inputs(x[:1]).shape[1:]) + 1
   too_large = rows * columns * min(rows, columns) > rademacher.LARGEST
@@ -198,7 +195,7 @@ def linear_inputs(learner, dataset):
 
 
 def _perturbed(learner):
-  """outputs(inputs) of a Program's model with random parameters, none of them zero."""
+  """outputs(inputs) of a Program's model with random, nonzero parameters."""
   state = compiled.compile_program(learner.program)[0](jax.random.key(0))
   leaves, structure = jax.tree.flatten(state.params)
   keys = jax.random.split(jax.random.key(1), max(1, len(leaves)))
@@ -216,19 +213,19 @@ def _perturbed(learner):
 
 
 def _fitted(learner, dataset):
-  """The decision function of an estimator that a few examples are fitted with, or None."""
+  """The decision function of an estimator fitted to a few examples, or None."""
   if not hasattr(learner.estimator, 'decision_function'):
     return None
   labels = (randomizations.signs_of(dataset, 0)[:SMALL] > 0).astype(np.int32)
   try:
     fitted = adapters.fit_estimator(learner.estimator, dataset.x_train[:SMALL], labels, 0)
-  except BadInput:  # it needs more examples; whether it is linear stays open
+  except BadInput:  # it needs more examples, so linearity is unknown
     return None
   return fitted.decision_function
 
 
 def describe_settings(learner, dataset, held_out, seeds):
-  """Result.settings."""
+  """Result.settings, except what `randomization_test` adds."""
   config = learner.config
   positions, _, channels = randomizations.layout(dataset.x_train, 'random_pixels')
   _, y_train, _, y_test, num_classes = dataset

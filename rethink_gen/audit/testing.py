@@ -1,25 +1,4 @@
-r"""Would this model fit random labels? The paper's randomization tests, of anybody's model.
-
-  python -m rethink_gen.audit --data=my.npz --model=my_package.my_module:make_model
-  python -m rethink_gen.audit --data=my.npz --estimator=sklearn.svm:SVC
-  python -m rethink_gen.audit --data=digits --model=mlp --learning_rate=0.1
-
---data is an .npz file with x_train, y_train and perhaps x_test, y_test: examples along the
-first axis, labels 0, 1, ... Without a test set a fifth is held out. It can also be digits,
-or a TFDS data set such as cifar10. --model is MODULE:FUNCTION, where function(num_classes)
-makes a Flax linen module or a pair (init, apply); or one of the package's own models, by
-name. --estimator is MODULE:CLASS or MODULE:FUNCTION, which makes an object with fit and
-predict when it is called without arguments.
-
-The model is trained on the true labels, on labels with an increasing fraction replaced at
-random (uniformly over the classes, or with --random_labels=shuffled by the labels of other
-examples), and on inputs that are shuffled or replaced by noise, each with several seeds.
-The folder --workdir, by default one in runs/audit that is named after data and model, gets
-results.json, figure.png and report.html. The same command resumes where it stopped; more
-seeds or levels run only what is new.
-
-In Python: `rethink_gen.randomization_test(model, x_train, y_train, x_test, y_test)`.
-"""
+"""`randomization_test`: the paper's randomization tests as a function, and its Result."""
 
 import math
 import numbers
@@ -49,20 +28,20 @@ from rethink_gen.train import loading, workdirs
 
 NOISE_LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 FIT_ACCURACY = 0.99
-LEAST_STEPS, LEAST_EPOCHS = 3_000, 30  # by default as many epochs as make both
+LEAST_STEPS, LEAST_EPOCHS = 3_000, 30  # the default number of epochs is enough for both
 
 
 class Result(NamedTuple):
-  """What a randomization test found; accuracies are fractions.
+  """The result of a randomization test; accuracies are fractions.
 
   Attributes:
-    settings: what was trained on what, and how; of results.json.
-    levels: a dict a setup, over its seeds; its fields are those of `measure`.
-    rademacher: a dict, or None where training on random signs diverged; see
-      `measure_signs`. The empirical Rademacher complexity is at least its mean, but for the
-      chance of the draws.
-    verdict: sentences, which say no more than the numbers.
-    workdir: the folder that has report.html, results.json, figure.png and the runs.
+    settings: what was trained on which data, and how, as in results.json.
+    levels: one dict per setup, over its seeds, with the fields of `statistics.measure`.
+    rademacher: a dict from `statistics.measure_signs`, or None if training on random signs
+      diverged. Up to the chance of the draws, the empirical Rademacher complexity is at
+      least its mean.
+    verdict: sentences that say no more than the numbers.
+    workdir: the folder with report.html, results.json, figure.png and the runs.
   """
 
   settings: dict
@@ -98,58 +77,57 @@ def randomization_test(
   workdir=None,
   progress=progress_bar,
 ):
-  """Whether a model fits random labels, and what else Section 2 of the paper asks.
+  """Tests whether a model fits random labels, as in Section 2 of the paper.
 
-  It is trained on the true labels; on labels of which some, and all, are random; on
-  inputs whose positions are permuted, all alike and each in its own way, and on Gaussian
-  inputs of the same mean and variance (`corruption.corrupt`); and on random signs, for the
-  empirical Rademacher complexity of the functions sign(f_1(x) - f_0(x)), as
-  `networks.sign_fit` has it. Training stops at the first evaluation, of which there is
-  one an epoch, with a training accuracy of `fit_accuracy`: then it fits.
+  The model is trained on the true labels; on partly and on fully random labels; on inputs
+  whose positions are permuted, in the same way for all or differently for each, and on
+  Gaussian inputs of the same mean and variance (`corruption.corrupt`); and on random signs,
+  for the empirical Rademacher complexity of the functions sign(f_1(x) - f_0(x)), as in
+  `networks.sign_fit`. Training stops at the first evaluation, once per epoch, with a
+  training accuracy of `fit_accuracy` or more: this counts as a fit.
 
   A position is a pixel of images (n, h, w, c) or uint8 (n, h, w), a step of sequences
-  (n, steps, channels), a feature of vectors (n, d), whose Gaussian noise has the moments
-  of each feature, and otherwise those of each channel. Images (n, c, h, w) of at most four
-  channels and more than four pixels a side are known by that. Integers that are not uint8
-  are taken for tokens, which have no Gaussian.
+  (n, steps, channels), or a feature of vectors (n, d). Gaussian noise has the moments of
+  each feature for vectors, and otherwise those of each channel. Images (n, c, h, w) are
+  recognized by at most four channels and more than four pixels per side. Integers other
+  than uint8 are treated as tokens, which have no Gaussian counterpart.
 
   Args:
-    model: a Flax linen module; or a pair of pure
-      functions, init(key, inputs) -> parameters and apply(parameters, inputs) -> logits;
-      or an object with fit and predict, as of scikit-learn, which gets its inputs as rows,
-      and whose random_state, if any, is the seed; or the name of a model of this package,
-      or a config of it, trained as `train.run` does.
-    x_train, x_test: arrays (n, ...). An estimator gets copies of their own type, uint8 as
-      0 to 255. A network gets float32, within [0, 1] from uint8, or int32 from integers.
-      Without a test set a fifth of the training examples is held out.
-    y_train, y_test: integers (n,), the classes 0, 1, ..., each in y_train.
-    optimizer: an optax transformation; by default Adam with learning rate 0.001, and for
-      the package's models what their config says. It may ask for the loss, as
-      optax.lbfgs() does. An estimator takes no optimizer, num_epochs or batch_size.
-    num_epochs: at most so many; by default as make 3,000 steps, and at least 30, or what a
-      config says.
-    batch_size: by default 128, or less of less data, or what a config says.
+    model: a Flax linen module; or a pair of pure functions, init(key, inputs) -> parameters
+      and apply(parameters, inputs) -> logits; or an object with fit and predict, such as
+      one from scikit-learn, which gets its inputs as rows and the seed as its random_state,
+      if it has one; or the name of one of the package's models, or a config for one,
+      trained as by `train.run`.
+    x_train, x_test: arrays (n, ...). An estimator gets copies of the same dtype, uint8 as
+      0 to 255. A network gets float32, scaled to [0, 1] from uint8, or int32 for integers.
+      Without a test set, a fifth of the training examples is held out.
+    y_train, y_test: integers (n,), the classes 0, 1, ..., all of which occur in y_train.
+    optimizer: an optax transformation; by default Adam with learning rate 0.001, or for the
+      package's models what their config says. It may use the loss, as optax.lbfgs() does.
+      An estimator takes no optimizer, num_epochs or batch_size.
+    num_epochs: maximum number of epochs; by default enough for 3,000 steps, but at least
+      30, or what a config says.
+    batch_size: by default 128, fewer if the training set is smaller, or what a config says.
     noise_levels: probabilities that a label is replaced by a random one; 0 and 1 are always
-      among them.
-    random_labels: 'uniform', each class as likely, or 'shuffled', the labels of other
-      training examples, which keeps the frequencies of the classes.
-    seeds: how many: 0, 1, ..., each of the training and of the corruption.
+      included.
+    random_labels: 'uniform', with every class equally likely, or 'shuffled', the labels of
+      other training examples, which preserves class frequencies.
+    seeds: the number of seeds, 0, 1, ..., each used for training and for the corruption.
     fit_accuracy: the training accuracy that counts as a fit.
     training_argument: the name of the argument of a module's call, or of its field, that
       says whether it is being trained; by default one of `adapters.TRAINING`.
-    workdir: a folder for the runs and the report; by default one in runs/audit named
-      after all that decides what training gives: the data, the settings, and the model
-      with its code.
+    workdir: a folder for the runs and the report; by default one in runs/audit named after
+      everything that determines the result: the data, the settings, and the model with its
+      code.
     progress: as for `train.run`; None: nothing is shown.
 
   Returns:
-    A Result. Of runs that are finished in the folder nothing is run again. Where an
-    estimator cannot be fitted to one of the setups the others stand, and the verdict says
-    so.
+    A Result. Finished runs in the folder are not repeated. If an estimator cannot be fitted
+    to one of the setups, the others remain valid, and the verdict says so.
 
   Raises:
-    BadInput: for what cannot be tested, be it that the first fit fails or predicts no
-      labels; no result was written then.
+    BadInput: if the test cannot be done, also if the first fit fails or does not predict
+      labels; no result has been written then.
     train.Interrupted: after SIGTERM or SIGINT; the same call resumes.
   """
   dataset, held_out = randomizations.make_dataset(x_train, y_train, x_test, y_test)
@@ -157,7 +135,7 @@ def randomization_test(
   config = make_config(model, dataset, num_epochs, batch_size, fit_accuracy)
   setups = randomizations.make_setups(noise_levels, dataset.x_train, random_labels)
   if not _is_count(seeds) or seeds < 1:
-    raise BadInput(f'seeds is {seeds!r}, but it must be how many, 1 or more.')
+    raise BadInput(f'seeds is {seeds!r}, but it must be a number of seeds, 1 or more.')
   seeds, fit_accuracy = int(seeds), config.stop_at_train_accuracy
   randomizations.warn_of_layout(dataset.x_train)
   learner = adapters.make_learner(model, dataset, optimizer, config, training_argument)
@@ -197,11 +175,8 @@ def _is_count(value):
   return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
-# How it is trained, and where.
-
-
 def make_config(model, dataset, num_epochs, batch_size, fit_accuracy):
-  """The config of the loop; of the package's own models, theirs."""
+  """The config of the training loop; for the package's own models, it is theirs."""
   for name, value in (('num_epochs', num_epochs), ('batch_size', batch_size)):
     if adapters.is_estimator(model) and value is not None:
       raise BadInput(
@@ -220,7 +195,7 @@ def make_config(model, dataset, num_epochs, batch_size, fit_accuracy):
   if dataset.num_train < devices:
     raise BadInput(
       f'There are {dataset.num_train} training examples and {devices} devices, which '
-      'share a batch; give at least one example for each.'
+      'share a batch; give at least one example per device.'
     )
   if batch_size is None and is_config:
     batch_size = config.batch_size

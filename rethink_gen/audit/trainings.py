@@ -1,4 +1,4 @@
-"""The trainings of an audit, each in its folder."""
+"""Runs the trainings of an audit, each in its own folder."""
 
 import contextlib
 import functools
@@ -15,22 +15,20 @@ from rethink_gen.errors import BadInput
 from rethink_gen.text import format_duration, format_percent
 from rethink_gen.train import compiled, loop, metrics, networks, summaries
 
-# The runs.
-
 
 class Training(NamedTuple):
-  """One training, as its folder has it."""
+  """One training, as stored in its folder."""
 
-  summary: dict  # of `summaries.summarize`; of one that failed its status and reason alone
-  records: list  # the evaluations; none of an estimator
-  predictions: np.ndarray | None  # int64 (m,) of the test set, of signs of the training set
+  summary: dict  # from `summaries.summarize`; only status and reason if it failed
+  records: list  # the evaluations; empty for an estimator
+  predictions: np.ndarray | None  # int64 (m,), test set; for random signs, training set
 
 
 def run_all(learner, dataset, setups, seeds, workdir, progress):
-  """{setup name: [Run of each seed]}; what the folder has is not run again.
+  """{setup name: [Training of each seed]}; finished trainings are not repeated.
 
-  A setup whose fit fails is a Run with the status failed, which the folder does not keep;
-  where there is no other run it raises BadInput.
+  A failed fit gives a Training with the status failed, which is not stored in the folder;
+  if it is the first of all, BadInput is raised.
   """
   program = learner.program
   steps = program.steps_per_epoch * learner.config.num_epochs if program else 1
@@ -74,7 +72,7 @@ def _line(setup, seed, run):
 
 
 def _part(update, done, description):
-  """Progress of a run within that of all; its own lines are not shown."""
+  """The progress of one training within that of all; its own lines are not shown."""
 
   @contextlib.contextmanager
   def progress(*_):
@@ -87,7 +85,7 @@ def _part(update, done, description):
 
 
 def read_run(folder):
-  """The Run of a folder."""
+  """The Training stored in a folder."""
   try:
     summary = json.loads((folder / 'summary.json').read_text())
     predictions = None
@@ -95,13 +93,13 @@ def read_run(folder):
       predictions = np.load(folder / 'predictions.npy')
   except (OSError, ValueError, EOFError) as error:
     raise BadInput(
-      f'The run in {folder} is damaged; delete this folder and it is run again.'
+      f'The run in {folder} is damaged; delete this folder to run it again.'
     ) from error
   return Training(summary, metrics.read_records(folder), predictions)
 
 
 def train(learner, dataset, setup, seed, folder, progress):
-  """Trains once, and leaves summary.json and predictions.npy, and no parameters."""
+  """Trains once, and stores summary.json and predictions.npy, but no parameters."""
   started = time.monotonic()
   data = randomizations.randomize(dataset, setup, seed)
   changed = float((data.y_train != dataset.y_train).mean())
@@ -113,7 +111,7 @@ def train(learner, dataset, setup, seed, folder, progress):
   config.dataset.name, config.model.name = 'audit', learner.name
   looked_at = data.x_train if is_signs else data.x_test
   if is_signs:
-    config.stop_at_train_accuracy = 1.0  # the supremum is looked for, not a threshold
+    config.stop_at_train_accuracy = 1.0  # the goal is the supremum, not a threshold
   if learner.program:
     outcome = loop.learn(config, data, folder, started, progress, learner.program)
     summary = summaries.summarize(config, data, changed, *outcome)
@@ -128,12 +126,12 @@ def train(learner, dataset, setup, seed, folder, progress):
     summary = summarize_estimator(data, setup, changed, found, seed, started)
   if summary['status'] == 'complete':
     np.save(folder / 'predictions.npy', predictions)
-  files.write_json(folder / 'summary.json', summary)  # the last: now it is complete
+  files.write_json(folder / 'summary.json', summary)  # last: marks completion
   shutil.rmtree(folder / 'checkpoints', ignore_errors=True)
 
 
 def compute_logits(learner, state, inputs):
-  """float32 (n, classes): logits of a trained State."""
+  """float32 (n, classes): logits of a TrainState."""
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
   forward = functools.partial(adapters.forward, learner.program, variables)
   with compiled.matmul_precision(learner.config):
@@ -141,9 +139,9 @@ def compute_logits(learner, state, inputs):
 
 
 def summarize_estimator(data, setup, changed, predictions, seed, started):
-  """The fields of `summaries.summarize` that an estimator has.
+  """The fields of `summaries.summarize` that apply to an estimator.
 
-  predictions are those of the training and of the test examples.
+  predictions are those for the training and the test examples.
   """
   train_accuracy, test_accuracy = (
     float((own == labels).mean())

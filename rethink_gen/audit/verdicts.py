@@ -1,4 +1,4 @@
-"""What the numbers of an audit mean, in sentences."""
+"""The verdict of an audit: sentences that say what its numbers mean."""
 
 import dataclasses
 import numbers
@@ -9,12 +9,12 @@ from ml_collections import config_dict
 from rethink_gen.audit import randomizations
 from rethink_gen.text import format_percent
 
-LEVEL = 0.05  # of all tests together whose results the verdict reports
-MEMORIZED = 0.95  # training accuracy on random labels, from which they are memorized
-STILL = 0.01  # gained late, from which training accuracy is called still rising
+LEVEL = 0.05  # significance level of all tests in the verdict together
+MEMORIZED = 0.95  # training accuracy from which random labels count as memorized
+STILL = 0.01  # late gain from which training accuracy is called still rising
 NAMES = {
-  'shuffled_pixels': 'positions permuted, all alike',
-  'random_pixels': 'positions permuted, each its own way',
+  'shuffled_pixels': 'positions permuted, the same way for all',
+  'random_pixels': 'positions permuted, differently for each',
   'gaussian': 'Gaussian inputs',
 }
 DRAWN = {
@@ -22,7 +22,7 @@ DRAWN = {
   'shuffled': 'the true labels, shuffled',
 }
 # Settings that limit how closely a model fits its training set, by the last part of their
-# names, and the values that let it fit more closely. Of an estimator:
+# names, with the values that let it fit more closely. For an estimator:
 LIMITS = {
   **dict.fromkeys(
     (
@@ -39,10 +39,10 @@ LIMITS = {
     ),
     'smaller',
   ),
-  **dict.fromkeys(('learning_rate', 'learning_rate_init', 'eta0'), 'another'),
+  **dict.fromkeys(('learning_rate', 'learning_rate_init', 'eta0'), 'different'),
 }
 SMALLEST = {'n_neighbors': 1, 'min_samples_leaf': 1, 'min_samples_split': 2}
-# Fields of these names, in a module.
+# For a module, fields with these names.
 SIZES = (
   *('width', 'widths', 'features', 'hidden', 'hidden_size', 'hidden_sizes', 'hidden_dim'),
   *('units', 'depth', 'num_layers', 'layers', 'channels', 'num_hidden'),
@@ -50,13 +50,13 @@ SIZES = (
 
 
 def limits(model, config, optimizer, num_classes):
-  """Settings that may be why a model does not fit: texts such as 'C = 1.0 (larger)'.
+  """Settings that may be why a model does not fit, such as 'C = 1.0 (larger)'.
 
   Args:
     model: as for `audit.randomization_test`.
-    config: the ConfigDict of its training loop; it is not looked at for an estimator.
-    optimizer: None where the package's own models are trained as the config says.
-    num_classes: a module's field of this value is taken for its number of outputs.
+    config: the ConfigDict of its training loop; ignored for an estimator.
+    optimizer: None if the package's own models are trained as the config says.
+    num_classes: a module's field with this value is assumed to be its number of outputs.
   """
   if hasattr(model, 'fit') and not isinstance(model, nn.Module):
     params = model.get_params() if hasattr(model, 'get_params') else {}
@@ -81,7 +81,7 @@ def limits(model, config, optimizer, num_classes):
     if optimizer is None:
       found += [
         ('regularization.weight_decay', config.regularization.weight_decay, 'smaller'),
-        ('optimizer.learning_rate', config.optimizer.learning_rate, 'another'),
+        ('optimizer.learning_rate', config.optimizer.learning_rate, 'different'),
       ]
   return [
     f'{name} = {value} ({better})'
@@ -91,7 +91,7 @@ def limits(model, config, optimizer, num_classes):
 
 
 def _is_size(value):
-  """Whether it is a positive number, or a sequence of them; others mean no limit."""
+  """Whether the value is a positive number or a sequence of them; others are no limit."""
   if isinstance(value, tuple | list):
     return bool(value) and all(map(_is_size, value))
   return isinstance(value, numbers.Real) and not isinstance(value, bool) and value > 0
@@ -107,7 +107,7 @@ def label(level):
 
 
 def verdict(result):
-  """The sentences; each says what was measured and what follows from that alone."""
+  """The sentences; each says only what was measured and what follows from it."""
   settings = result.settings
   levels = {level['name']: level for level in result.levels}
   true, noise = levels['label_noise_0'], levels['label_noise_1']
@@ -129,30 +129,30 @@ def _divergence(levels):
     if level['diverged']:
       yield (
         f'Diverged: the loss was no longer a finite number in {level["diverged"]} of '
-        f'{level["runs"]} runs with {label(level)}; they are left out of what follows, and '
-        'a smaller learning rate may help.'
+        f'{level["runs"]} runs with {label(level)}; they are excluded below, and a smaller '
+        'learning rate may help.'
       )
 
 
 def is_trivial(level, settings):
-  """Whether a constant guess has the training accuracy that counts as a fit."""
+  """Whether a constant guess reaches the training accuracy that counts as a fit."""
   return level['train_chance'] >= settings['fit_accuracy']
 
 
 def _trivial(levels, settings):
-  """Where a fit says nothing."""
+  """Says where a fit is meaningless."""
   for level in levels:
     if not randomizations.changes_inputs(level['name']) and is_trivial(level, settings):
       yield (
-        f'A fit of {label(level)} says nothing here: always naming the most frequent of '
-        f'them gives a training accuracy of {format_percent(level["train_chance"])}, and '
+        f'A fit of {label(level)} says nothing here: always predicting the most frequent '
+        f'one gives a training accuracy of {format_percent(level["train_chance"])}, and '
         f'{settings["fit_accuracy"]:.4g} counts as a fit; choose a larger fit_accuracy.'
       )
 
 
 def _fit(true, noise, settings):
   if noise['train_accuracy'] is None:
-    yield 'Whether it fits random labels is not known: no run on them was completed.'
+    yield 'Whether it fits random labels is unknown: no run on them was completed.'
     return
   threshold = f'{settings["fit_accuracy"]:.4g}'
   reached = f'training accuracy {percent_range(noise, "train")}'
@@ -163,7 +163,7 @@ def _fit(true, noise, settings):
   drawn = DRAWN[settings['random_labels']]
   if noise['fitted'] == done:
     yield (
-      f'It fits random labels ({drawn}): in {done} of {done} runs training accuracy '
+      f'It fits random labels ({drawn}): in {done} of {done} runs the training accuracy '
       f'reached {threshold}{budget}, though the labels say nothing about the inputs '
       f'({reached}).'
     )
@@ -175,14 +175,14 @@ def _fit(true, noise, settings):
   else:
     yield (
       f'It did not fit random labels ({drawn}) with these settings{budget}: {reached}, '
-      f'where a fit is {threshold} and always naming the most frequent of the random '
-      f'labels gives {format_percent(noise["train_chance"])}.'
+      f'where {threshold} counts as a fit and always predicting the most frequent random '
+      f'label gives {format_percent(noise["train_chance"])}.'
     )
     yield from _late(noise)
     if true['fitted'] == 0 and true['train_accuracy'] is not None:
       yield (
-        'Nor did it fit the true labels to that threshold (training accuracy '
-        f'{percent_range(true, "train")}), so the two differ by '
+        'It did not fit the true labels to that threshold either (training accuracy '
+        f'{percent_range(true, "train")}); the two differ by '
         f'{_points(true["train_accuracy"] - noise["train_accuracy"])}.'
       )
   yield from _repeated(true, noise, settings)
@@ -197,13 +197,13 @@ def _fit(true, noise, settings):
     )
   elif noise['longer_than'] is not None and noise['fitted'] < done:
     yield (
-      f'In {noise["longer_than"]:.1f} times as many steps as the true labels took to fit, '
-      'not every run had fitted random ones.'
+      f'After {noise["longer_than"]:.1f} times as many steps as the true labels took to '
+      'fit, not every run had fitted the random ones.'
     )
 
 
 def _repeated(true, noise, settings):
-  """What equal inputs with different labels leave possible."""
+  """How far equal inputs with different labels limit the training accuracy."""
   for level in (true, noise):
     best = level['best_accuracy']
     if best == 1:
@@ -211,7 +211,7 @@ def _repeated(true, noise, settings):
     yield (
       f'{settings["repeated_inputs"]:,} of the {settings["num_train"]:,} training inputs '
       f'occur more than once, and with {label(level)} equal inputs have different labels: '
-      f'no model that looks at the inputs alone can have a training accuracy above '
+      f'no model that sees only the inputs can have a training accuracy above '
       f'{format_percent(best)}'
       + ('.' if best >= settings['fit_accuracy'] else ', so none can fit them.')
     )
@@ -224,7 +224,7 @@ def _limits(settings):
     return
   if not settings['is_estimator']:
     if not any('learning_rate' in setting for setting in found):
-      found = [*found, "the optimizer's learning rate (another)"]
+      found = [*found, "the optimizer's learning rate (different)"]
   yield (
     'That is no proof that it cannot: other settings may let it fit more closely, such as '
     f'{"; ".join(found)}.'
@@ -238,11 +238,11 @@ def _late(level):
   if gained >= STILL:
     yield (
       f'Training accuracy was still rising, by {_points(gained)} in the last fifth of '
-      'training, so with more epochs it may.'
+      'training, so it may fit with more epochs.'
     )
   else:
     yield (
-      'Training accuracy was hardly rising any more: in the last fifth of training it '
+      'Training accuracy was hardly rising at the end: in the last fifth of training it '
       f'changed by {_points(gained)}.'
     )
 
@@ -268,7 +268,7 @@ def _test(true, noise, settings):
   if noise['fitted'] == done and memorized and not is_trivial(noise, settings):
     yield (
       'So the same model, trained in the same way, generalizes on true labels and fits '
-      'random ones, whose generalization gap is '
+      'random ones, with a generalization gap of '
       f'{_points(noise["generalization_gap"])}: being too small to memorize its training '
       'set cannot be why it generalizes.'
     )
@@ -300,19 +300,19 @@ def _scope(settings):
 
 
 def is_above(level):
-  """Whether its test accuracy is shown to be above chance, all tests considered."""
+  """Whether its test accuracy is above chance, corrected for all tests."""
   return level['p_adjusted'] <= LEVEL
 
 
 def chance_sentence(settings):
-  """What chance is here."""
+  """A sentence on what chance is for this data."""
   guess = f'the most frequent class of the training labels, {settings["constant_guess"]},'
   right = f'is right for {format_percent(settings["constant_accuracy"])} of the test set'
   if settings['constant_accuracy'] >= settings['chance_accuracy']:
     return f'Chance is the best constant guess: {guess} {right}.'
   return (
     f'Chance is a uniform guess, {format_percent(settings["chance_accuracy"])}; '
-    f'always naming {guess} {right}.'
+    f'always predicting {guess} {right}.'
   )
 
 
@@ -323,7 +323,7 @@ def _p(level, settings):
 
 
 def percent_range(level, split):
-  """A mean, and its range over seeds where there is one."""
+  """A mean, and its range over seeds if they differ."""
   low, high = level[f'{split}_accuracy_range']
   mean = format_percent(level[f'{split}_accuracy'])
   if low == high:
@@ -336,7 +336,7 @@ def _points(difference):
 
 
 def complexity_sentence(result):
-  """What is said of the empirical Rademacher complexity, or None."""
+  """A sentence on the empirical Rademacher complexity, or None."""
   found = result.rademacher
   if found is None:
     return None
@@ -345,7 +345,7 @@ def complexity_sentence(result):
   if found['min'] == found['max']:
     spread = ''
   least = f'at least {found["mean"]:.3f} ({draws} of random signs{spread}'
-  one = '1 is that of a class that fits every sign.'
+  one = 'a class that fits every sign has 1.'
   if found['upper_bound'] is None:
     return (
       'Empirical Rademacher complexity of the functions that training reaches: '
@@ -354,14 +354,14 @@ def complexity_sentence(result):
   return (
     'The model is linear, so its functions are among the linear classifiers of these '
     f'inputs, a space of {found["dimension"]:,} dimensions. Empirical Rademacher '
-    f'complexity of that class: {least}, by the best of several fits, where the trained '
-    f'model alone reaches {found["own_mean"]:.3f}), and at most '
-    f'{found["upper_bound"]:.3f}, by the number of its sign patterns; {one}'
+    f'complexity of that class: {least}, from the best of several fits; the trained model '
+    f'itself reaches {found["own_mean"]:.3f}), and at most '
+    f'{found["upper_bound"]:.3f}, from the number of its sign patterns; {one}'
   )
 
 
 def answer(result):
-  """The heading: the question's answer in a few words."""
+  """The heading of the report: the answer in a few words."""
   noise = next(level for level in result.levels if level['label_noise'] == 1)
   done = noise['runs'] - noise['diverged']
   if not done:

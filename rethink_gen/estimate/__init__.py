@@ -1,1 +1,1 @@
-"""What a run would cost, before it is started."""
+"""Predicts the cost of a run before it starts."""

@@ -1,36 +1,37 @@
-r"""What a run would cost, on paper: operations, memory, and device-hours on accelerators.
+r"""Estimates the cost of a run: operations, memory, and device-hours on accelerators.
 
   python -m rethink_gen.estimate --config=configs/inception.py
   python -m rethink_gen.estimate --config=configs/inception.py --price=2.5 \
       --config.precision=bfloat16 --config.batch_size=1024
 
-Takes --config and --config.FIELD as rethink_gen.main does; nothing is trained and no image
-is read (but for an .npz file), so the data set need not be there if its size is known.
---price is what an hour of one device costs, in any currency; without it no money is named.
+Takes --config and --config.FIELD like rethink_gen.main. Nothing is trained and no image is
+read (except from an .npz file), so the data set can be absent if its size is known. --price
+is the cost of one device-hour, in any currency; without it, no cost is shown.
 
-The gradient step that training compiles is traced from shapes alone. XLA counts its
+The gradient step that training compiles is traced from shapes only. XLA counts its
 floating-point operations: those of matrix products and convolutions, without products with
-zeros that padding or dilation puts in, and one for each number that anything else computes.
-A program can do with that, so this count is taken: it is 8 % below the usual one (6
-operations a multiply-add of every whole window, less the gradient to the images) for small
-Inception, 12 % below for AlexNet and 1 % above for MLP 1x512. The step then takes at least
+zeros from padding or dilation, and one for each number that any other operation computes.
+A program needs no more than that, so this count is used. Compared with the usual count (6
+operations per multiply-add of every full window, without the gradient with respect to the
+images), it is 8% lower for small Inception, 12% lower for AlexNet and 1% higher for MLP
+1x512. The step then takes at least
 
   max(operations / (peak * share), bytes / bandwidth) + all-reduces.
 
 Operations, batch and activations are split over the devices; parameters and their updates
-are on each. Bytes are those that products and convolutions read and write and the update
-of the parameters needs, as if all else were fused into them: no program moves fewer through
-a memory without a large cache. The share of peak is an assumption, --share_of_peak; on
-this machine, whose peak is that of a large matrix product just now, it is 1. Not counted:
-compiling, launching, the host, decoding images, checkpoints. So the times are lower bounds
-where products reach no more than that share, but for the all-reduce, which a compiler may
-hide behind the backward pass.
+are replicated. Bytes are those that products and convolutions read and write, plus those of
+the parameter update, as if everything else were fused: no program moves fewer through
+memory without a large cache. The share of peak is an assumption, --share_of_peak; on this
+machine, whose peak is that of a large matrix product measured at the start, it is 1.
+Compilation, launches, the host, image decoding and checkpoints are not counted. So the
+times are lower bounds if products reach no more than that share, except for the all-reduce,
+which a compiler may overlap with the backward pass.
 """
 
 from rethink_gen import interrupt
 
 if __name__ == '__main__':
-  interrupt.leave_at_once()  # before all that is slow to import
+  interrupt.leave_at_once()  # before the slow imports
 
 import functools
 import math
@@ -49,18 +50,18 @@ from rethink_gen.text import format_quantity
 from rethink_gen.train import compiled, loading
 
 if __name__ == '__main__':
-  interrupt.leave_at_once()  # before all that is slow to import
+  interrupt.leave_at_once()  # before the slow imports
 
 CONFIG = config_flags.DEFINE_config_file(
   'config', help_string='The config file of the run, such as configs/inception.py.'
 )
 PRICE = flags.DEFINE_float(
-  'price', None, 'What an hour of one device costs, in any currency.', lower_bound=0
+  'price', None, 'The cost of one device-hour, in any currency.', lower_bound=0
 )
 SHARE_OF_PEAK = flags.DEFINE_float(
   'share_of_peak',
   0.5,
-  "The share of an accelerator's peak that products are assumed to reach.",
+  "The share of an accelerator's peak that matrix products are assumed to reach.",
   lower_bound=0.01,
   upper_bound=1,
 )
@@ -77,9 +78,9 @@ def main(_):
 
 
 def report(config, share, price):
-  """Prints what a run of this config would cost; raises BadInput where it cannot be.
+  """Prints the estimated cost of a run; raises BadInput if it cannot be estimated.
 
-  share is that of accelerators' peaks, price that of a device-hour or None.
+  share is the share of an accelerator's peak, price the cost of a device-hour or None.
   """
   config_lib.validate(config)
   dataset = counting.describe_data(config)
@@ -111,7 +112,7 @@ def report(config, share, price):
 
 
 def describe(run):
-  """Sentences that say what a run is made of."""
+  """Sentences that describe a run."""
   config, dataset, step = run.config, run.dataset, run.step(run.config.batch_size)
   parameters = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
   examples = dataset.num_train + dataset.num_test
@@ -121,13 +122,13 @@ def describe(run):
   )
   yield (
     f'A step of {config.batch_size:,} examples: {format_quantity(step.flops, "FLOP")}, '
-    f'{format_quantity(step.flops / config.batch_size, "FLOP")} an example; at least '
+    f'{format_quantity(step.flops / config.batch_size, "FLOP")} per example; at least '
     f'{format_quantity(step.bytes, "B")} of memory traffic, '
     f'{format_quantity(step.unfused, "B")} if nothing were fused.'
   )
   yield (
-    f'On one device it holds about {format_quantity(roofline.memory(run, 1), "B")}; '
-    f'several sum {format_quantity(counting.size(run.state.params), "B")} of gradients.'
+    f'One device holds about {format_quantity(roofline.memory(run, 1), "B")}; several '
+    f'exchange {format_quantity(counting.size(run.state.params), "B")} of gradients.'
   )
   yield (
     f'A run: at most {config.num_epochs:,} epochs of {run.steps_per_epoch:,} steps and '
@@ -137,24 +138,24 @@ def describe(run):
 
 
 def explain(run, share, price):
-  """Sentences that say how to read the table."""
-  money = '' if price is None else f', then money at {price:g} each'
+  """Sentences that explain how to read the table."""
+  money = '' if price is None else f', then the cost at {price:g} each'
   yield (
-    'Training for an epoch on one device; then the whole run on 1 to 1,024 devices that '
-    f'share each batch: its time, below it device-hours{money}. Lower bounds, at '
-    f'{share:g} of the peak of an accelerator, which is assumed, and at what '
-    'a large product and a large copy reach on this machine, measured just now.'
+    'The time to train for one epoch on one device; then the whole run on 1 to 1,024 '
+    f'devices that share each batch: its time, below it device-hours{money}. These are '
+    f'lower bounds, at an assumed {share:g} of the peak of an accelerator, and on this '
+    'machine at the measured rates of a large matrix product and a large copy.'
   )
   size = run.config.batch_size
   refused = [n for n in roofline.DEVICES if size % n]
   if refused:
     few = [f'{n:,}' for n in refused if n > size]
     yield (
-      f'-: {size:,} examples cannot be shared by so many devices equally'
+      f'-: {size:,} examples cannot be divided equally among that many devices'
       + (f'; {" and ".join(few)} are more devices than examples.' if few else '.')
     )
   if run.config.dataset.streaming:
-    yield 'Whether the hosts decode images fast enough is another matter.'
+    yield 'Whether the hosts decode images fast enough is not estimated.'
 
 
 if __name__ == '__main__':

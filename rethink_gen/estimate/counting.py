@@ -1,4 +1,8 @@
-"""What a run computes, moves and holds, counted from shapes alone."""
+"""Counts the operations, memory traffic and memory of a run, from shapes only.
+
+`count` traces the gradient step and the evaluation that training compiles, without any
+array being allocated. Operations come from XLA's cost analysis, bytes from the jaxpr.
+"""
 
 import collections
 import math
@@ -19,13 +23,13 @@ from rethink_gen.train import optimizers, sgd
 
 
 class Cost(NamedTuple):
-  """What something costs one device.
+  """The cost of a computation on one device.
 
   Attributes:
     flops: floating-point operations, as XLA counts them.
-    bytes: what must at least move between memory and arithmetic.
-    unfused: the same if every operation read its inputs from memory and wrote them there.
-    memory: bytes that are there at once, at most.
+    bytes: the least that must move between memory and arithmetic units.
+    unfused: the same if every operation read its inputs from memory and wrote its outputs.
+    memory: peak bytes in use.
   """
 
   flops: float
@@ -35,11 +39,12 @@ class Cost(NamedTuple):
 
 
 class Plan(NamedTuple):
-  """What is known of a run before it.
+  """Static description of a run, before it starts.
 
   Attributes:
-    config, dataset: as of `train.run`, the Dataset of shapes alone.
-    state: the `sgd.TrainState`, of shapes.
+    config: the config of the run.
+    dataset: its Dataset, of which only shapes and dtypes matter.
+    state: its `sgd.TrainState`, as shapes.
     step: step(b) is the Cost of a gradient step on a device that has b of the examples.
     evaluation: evaluation(b) is the Cost of evaluating b examples.
   """
@@ -56,19 +61,19 @@ class Plan(NamedTuple):
 
   @property
   def evaluations(self):
-    """How often it evaluates if it does not stop early, as `loop.is_due` says."""
+    """Number of evaluations without early stopping, according to `loop.is_due`."""
     return -(-self.config.num_epochs // self.config.eval_every)
 
 
 def describe_data(config):
-  """The Dataset that a config would learn, of its sizes alone.
+  """A stand-in for the Dataset that a config would train on, with its sizes.
 
-  Its arrays have the shapes and types that `sources.load` gives, and one element each that
-  is repeated. Images that are streamed have the shape of the network's input.
+  Its arrays have the shapes of those that `sources.load` returns and the dtypes after
+  corruption, but repeat one element. Streamed images have the shape of the network's input.
 
   Raises:
-    BadInput: the size of the data set is neither known nor to be found out, or is
-      smaller than the config says.
+    BadInput: the size of the data set is neither known nor can be found out, or is smaller
+      than the config says.
   """
   name, path = config.dataset.name, config.dataset.path
   if name == 'npz':
@@ -81,7 +86,7 @@ def describe_data(config):
     shape = (config.dataset.crop_size, config.dataset.crop_size, 3)
   elif shape is None:
     raise BadInput(
-      f'The images of {name} have many sizes, so they can only be streamed; set '
+      f'The images of {name} vary in size, so they can only be streamed; set '
       'config.dataset.streaming=True and config.dataset.crop_size.'
     )
   pixel = (corruption.CORRUPTIONS[config.corruption.mode].dtype or np.uint8)(0)
@@ -90,7 +95,7 @@ def describe_data(config):
     number = config.dataset[field] or available
     if number > available:
       raise BadInput(
-        f'config.dataset.{field} is {number}, but {name} has {available}; take at most '
+        f'config.dataset.{field} is {number}, but {name} has {available}; use at most '
         'that many.'
       )
     arrays += [
@@ -101,7 +106,7 @@ def describe_data(config):
 
 
 def find_sizes(name, data_dir):
-  """As sources.SIZES, of a data set that is prepared; raises BadInput if it is not."""
+  """The entry for sources.SIZES of a prepared data set; raises BadInput if it is not."""
   folder = sources.find(name, sources.tfds_folder(data_dir))
   import tensorflow_datasets as tfds  # slow to import
 
@@ -115,7 +120,7 @@ def find_sizes(name, data_dir):
       None if None in shape else shape,
       info.features['label'].num_classes,
     )
-  except Exception as error:  # TFDS raises many kinds for what is not as expected
+  except Exception as error:  # TFDS raises many types for unexpected contents
     raise BadInput(
       f'The size of the data set in {folder} cannot be read ({sources.reason(error)}); it '
       'must be image classification with a training and a test split.'
@@ -123,10 +128,10 @@ def find_sizes(name, data_dir):
 
 
 def count(config, dataset):
-  """The Run of a config and its Dataset, which may be of shapes alone."""
+  """The Plan of a config and its Dataset, of which only shapes and dtypes matter."""
   train_step, evaluate, state, key = make_functions(config, dataset)
   images = dataset.x_train[: config.batch_size]
-  # Training reads parameters and momentum and writes both, whatever the batch.
+  # Training reads and writes parameters and momentum, whatever the batch size.
   update = 2 * (size(state.params) + size(state.opt_state))
   with conv.whole():
     step = per_example(train_step, state, images, key, update)
@@ -134,14 +139,14 @@ def count(config, dataset):
 
 
 def make_functions(config, dataset):
-  """(train_step, evaluate, state, key), as `programs` and `streamed` put them together.
+  """(train_step, evaluate, state, key), composed as in train.compiled and train.streaming.
 
-  train_step(state, images, labels, key) is a gradient step, the body of the compiled epoch:
-  of that itself XLA would count one step, for it does not know how many there are.
-  evaluate, with the same arguments, gives logits. state and key are of shapes alone.
+  train_step(state, images, labels, key) is a gradient step, the body of the compiled epoch;
+  for the epoch itself, XLA would count one step, because it does not know how many there
+  are. evaluate takes the same arguments and returns logits. state and key are shapes only.
   """
   config = config.copy_and_resolve_references()
-  # It changes no operation but the all-reduces, and needs the devices to be there.
+  # This affects only the all-reduces, and would require the devices to be present.
   config.model.batch_norm_per_device = None
   *height_width, channels = dataset.x_train.shape[1:]
   streaming = config.dataset.streaming
@@ -176,15 +181,15 @@ def make_functions(config, dataset):
 
 
 def per_example(function, state, images, key, update=0):
-  """cost(b): what function(state, images, labels, key) costs with b examples.
+  """A function cost(b): the Cost of function(state, images, labels, key) with b examples.
 
-  All of it is a constant and so much an example (memory nearly: its highest point can move
-  to another equation), so two batches tell: as many examples as there are images, and twice
-  as many.
+  The cost is a constant plus an amount per example (memory only nearly: its peak can move
+  to another equation), so it is determined by two batch sizes: n and 2n.
 
   Args:
-    function, state, key: of shapes alone, to be traced.
-    images: an array (n, h, w, c) of the type and size of the images.
+    function: the function to trace.
+    state, key: its arguments, as shapes.
+    images: an array (n, h, w, c) with the shape and dtype of the images.
     update: bytes to add to those of products.
   """
   batch_size = len(images)
@@ -224,10 +229,10 @@ def bytes_of_products(jaxpr):
 
 
 def most_at_once(jaxpr):
-  """Bytes of the arrays that are in use at once, at most, in the order of the equations.
+  """Peak bytes of the arrays in use, in the order of the equations.
 
-  What an inner function holds while it runs is left out. Measured beside XLA's own count
-  for CPUs: see tests/test_estimate.py.
+  What an inner function holds while it runs is not counted. tests/test_estimate.py compares
+  this with XLA's own count for CPUs.
   """
   last = {v: None for v in jaxpr.outvars if isinstance(v, core.Var)}  # never freed
   frees = collections.defaultdict(list)
@@ -245,7 +250,7 @@ def most_at_once(jaxpr):
 
 
 def size(tree):
-  """Bytes of all arrays in it."""
+  """Bytes of all arrays in a tree, except PRNG keys."""
   return sum(
     math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize
     for leaf in jax.tree.leaves(tree)

@@ -1,4 +1,8 @@
-"""The least time that a run takes on an accelerator."""
+"""Lower bounds on the time of a run, by the roofline model, and its memory per device.
+
+A step takes at least as long as its arithmetic or its memory traffic, whichever is slower,
+plus the all-reduces of its gradients and of batch normalization's statistics.
+"""
 
 import math
 
@@ -7,21 +11,21 @@ import jax
 from rethink_gen.estimate import counting
 
 DEVICES = (1, 8, 64, 256, 1024)
-HOP = 1e-6  # seconds from one device to the next, an assumption: about a microsecond
+HOP = 1e-6  # seconds from one device to the next, assumed to be about a microsecond
 
 
 def compute_seconds(run, machine, cost):
-  """The roofline: what arithmetic or memory, whichever is slower, takes at least."""
+  """The least time of arithmetic or memory traffic, whichever is slower."""
   peak = getattr(machine, run.config.precision)
   return max(cost.flops / peak, cost.bytes / machine.bandwidth)
 
 
 def all_reduce_seconds(machine, devices, num_bytes, times=1):
-  """Seconds of summing so many bytes, which each device holds, over all of them.
+  """Seconds to sum num_bytes, which each device holds, over all devices.
 
-  Of n devices each sends 2 (n - 1) / n of the bytes, on its links; beyond a group of n each
-  then sums its n-th of them over the groups, on the network. To this come 2 log2(n) hops,
-  as often as there are all-reduces that the bytes are part of.
+  Each of n devices sends 2 (n - 1) / n of the bytes over its links; beyond a group of n,
+  each then sums its n-th of them across groups, over the network. Added to this are
+  2 log2(devices) hops for each of the `times` all-reduces that the bytes are spread over.
   """
   if devices == 1:
     return 0.0
@@ -34,10 +38,10 @@ def all_reduce_seconds(machine, devices, num_bytes, times=1):
 
 
 def step_seconds(run, machine, devices):
-  """Seconds of a gradient step, whose gradients are summed over devices."""
-  # Mean and variance of each layer travel together, and so do their gradients: twice a
-  # layer, as many times as there are such arrays. Those of a device's own part of the
-  # batch go with the parameters' gradients.
+  """Seconds of a gradient step, including the sum of gradients over devices."""
+  # A layer's mean and variance are reduced together, and so are their gradients: two
+  # all-reduces per layer, as many as there are such arrays. Statistics that each device
+  # computes on its own part of the batch are reduced with the parameters' gradients.
   own = run.config.model.batch_norm_per_device
   times = 1 if own else 1 + len(jax.tree.leaves(run.state.batch_stats))
   num_bytes = counting.size((run.state.params, run.state.batch_stats))
@@ -56,7 +60,7 @@ def run_seconds(run, machine, devices):
 
 
 def memory(run, devices):
-  """Bytes on each device while it trains: the step's own, and the images."""
+  """Bytes on each device during training: those of the step, and the images."""
   needed = run.step(run.config.batch_size / devices).memory
   if run.config.dataset.streaming:
     return needed
@@ -65,7 +69,7 @@ def memory(run, devices):
 
 
 def cell(run, machine, devices, price=None):
-  """What the table says of so many devices: time, device-hours, and money at a price."""
+  """One table cell: time, device-hours and cost on `devices` devices."""
   if machine.link is None and devices > 1:
     return ''
   if run.config.batch_size % devices:
@@ -81,7 +85,7 @@ def cell(run, machine, devices, price=None):
 
 
 def say(seconds):
-  """A time in one unit, to three digits."""
+  """A time in one unit, to three significant digits."""
   for unit, length, most in (('ms', 1e-3, 1), ('s', 1, 100), ('min', 60, 6000)):
     if seconds < most:
       return f'{seconds / length:,.3g} {unit}'

@@ -1,12 +1,12 @@
-"""What learns: each model a linen module, `model(images, train) -> logits`.
+"""The models: each is a linen module, `model(images, train) -> logits`.
 
-What the rest of the package relies on, and a new model keeps:
+The rest of the package relies on the following, which a new model must provide:
 - fields `num_classes`, `initialization`, `dropout_rate` and `dtype`; every other field of a
-  simple type is one of `config.model`, where None stands for the module's default;
+  simple type is a field of `config.model`, where None means the module's default;
 - inputs (n, h, w, c), float32 logits (n, num_classes);
 - weights that decay are parameters named `kernel` (`train.optimizers`);
 - the output layer is the last `nn.Dense` by Flax's automatic names (`linear_layers`);
-- ReLUs are `layers.relu`, which reports the units that are active.
+- ReLUs are `layers.relu`, which reports active units.
 """
 
 import dataclasses
@@ -27,14 +27,14 @@ MODELS = {
 
 
 def own_fields(name):
-  """The fields that only this model has, in order: what `config.model` may set for it."""
+  """The fields of `config.model` that apply to this model, in order."""
   shared = {'num_classes', 'dropout_rate', 'dtype', 'parent', 'name'}
   fields = [field.name for field in dataclasses.fields(MODELS[name])]
   return [field for field in fields if field not in shared]
 
 
 def linear_layers(params):
-  """The names of the linear layers among a model's parameters, the output layer last."""
+  """The names of the linear layers in a model's parameters, output layer last."""
   return sorted(
     (name for name in params if name.startswith('Dense_')),
     key=lambda name: int(name.removeprefix('Dense_')),
@@ -42,9 +42,9 @@ def linear_layers(params):
 
 
 def create(config, num_classes):
-  """The linen module of a config: its `model`, dropout rate and precision.
+  """The linen module for a config: its `model` fields, dropout rate and precision.
 
-  A field of `config.model` left None takes the model's default.
+  A field of `config.model` that is None means the module's default.
   """
   name = config.model.name
   own = {field: config.model[field] for field in own_fields(name)}

@@ -11,11 +11,12 @@ from rethink_gen.ops import normalization, pool
 class AlexNet(nn.Module):
   """Two convolution modules and three linear layers: (n, h, w, c) -> (n, num_classes).
 
-  A module is a 5x5 convolution with 64 channels, ReLU, 3x3 max-pooling with stride 2 and
-  local response normalization; then linear layers of 384, 192 and `num_classes`. The paper
-  does not state the 64 channels; only 64 gives its 1,387,786 parameters (28x28x3 inputs,
-  10 classes). Dropout follows 384 and 192. Parameters start by `initialization`, a rule of
-  `models.initialization`; from He-normal kernels most of the second convolution dies.
+  A convolution module is a 5x5 convolution with 64 channels, ReLU, 3x3 max-pooling with
+  stride 2 and local response normalization; the linear layers have 384, 192 and
+  `num_classes` units. The paper does not state the 64 channels; only 64 gives its 1,387,786
+  parameters (28x28x3 inputs, 10 classes). Dropout follows the layers of 384 and 192 units.
+  `initialization` is a rule of `models.initialization`; with He-normal kernels most of the
+  second convolution dies.
   """
 
   num_classes: int

@@ -7,21 +7,21 @@ from rethink_gen.models import layers
 from rethink_gen.models.initialization import initializers
 from rethink_gen.ops import pool
 
-# In their order: a pair is an Inception module (channels of the 1x1 and of the 3x3
-# convolution), a number a downsample module (channels of the 3x3 convolution).
+# In order: a pair is an Inception module (channels of its 1x1 and 3x3 convolutions), a
+# single number is a downsample module (channels of its 3x3 convolution).
 MODULES = '32+32 32+48 80 112+48 96+64 80+80 48+96 96 176+160 176+160'
 
 
 def parse_modules(text):
-  """[(1x1 channels, 3x3 channels) or (channels,)] of a text like MODULES."""
+  """Parses a string like MODULES: [(1x1 channels, 3x3 channels) or (channels,), ...]."""
   return [tuple(map(int, module.split('+'))) for module in text.split()]
 
 
 class ConvModule(nn.Module):
   """Convolution, batch normalization, ReLU: (n, h, w, c) -> (n, h', w', features).
 
-  Batch normalization has an offset and no scale, over a convolution without bias; without
-  it the convolution has a bias. So both have the parameters the paper counts.
+  Batch normalization has an offset but no scale, and its convolution has no bias; without
+  batch normalization the convolution has one. Both give the paper's parameter count.
   """
 
   features: int
@@ -30,7 +30,7 @@ class ConvModule(nn.Module):
   padding: str = 'SAME'
   batch_norm: bool = True
   initialization: str = 'glorot_uniform'
-  layer: str = 'convolution'  # or 'first', for the initialization
+  layer: str = 'convolution'  # or 'first': the kind of layer, for the initialization
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -46,7 +46,7 @@ class ConvModule(nn.Module):
       dtype=self.dtype,
     )(x)
     if self.batch_norm:
-      # Running statistics that follow within ten steps: the short runs of a subset are
+      # The running statistics adapt within ten steps, because short runs on subsets are
       # evaluated with them too.
       x = nn.BatchNorm(
         use_running_average=not train,
@@ -61,12 +61,11 @@ class ConvModule(nn.Module):
 class Inception(nn.Module):
   """The small Inception: (n, h, w, c) -> logits (n, num_classes).
 
-  1,649,402 parameters on 3 channels and 10 classes, with and without batch normalization
-  (Table 1) in the paper's modules; `modules` names others. Dropout comes before the last
-  linear layer. Parameters start by `initialization`, a rule of `models.initialization`,
-  offsets at zero. Batch statistics are
-  those of the whole batch, on however many devices, or with `batch_norm_per_device`, which
-  `sgd.train_step` looks at, of each device's part.
+  The paper's modules, with 3 input channels and 10 classes, have 1,649,402 parameters, with
+  or without batch normalization (Table 1); `modules` sets others. Dropout precedes the last
+  linear layer. `initialization` is a rule of `models.initialization`; offsets start at
+  zero. Batch statistics are those of the whole batch over all devices or, with
+  `batch_norm_per_device`, which `sgd.train_step` reads, of each device's part.
   """
 
   num_classes: int

@@ -8,31 +8,31 @@ from rethink_gen.models.inception import ConvModule
 from rethink_gen.models.initialization import initializers
 from rethink_gen.ops import pool
 
-SMALLEST = 75  # pixels of a side: less leaves the last modules nothing
-# A branch is a sequence of convolutions, each (channels, kernel, stride and padding if not
-# 1 and SAME); DOWN is what halves the sides.
+SMALLEST = 75  # pixels per side; with fewer, nothing is left for the last modules
+# A branch is a sequence of convolutions, each (channels, kernel size, then stride and
+# padding unless they are 1 and SAME); DOWN halves the sides.
 DOWN = (2, 'VALID')
 STEM = ((32, 3, *DOWN), (32, 3, 1, 'VALID'), (64, 3))
-REPEATS = '3 4 2'  # modules at 35, 17 and 8 pixels a side, of 299
+REPEATS = '3 4 2'  # number of modules at 35, 17 and 8 pixels per side, for inputs of 299
 STEM_2 = ((80, 1), (192, 3, 1, 'VALID'))
 
 
 class InceptionV3(nn.Module):
-  """Inception V3: (n, h, w, 3) -> logits (n, num_classes); 299 pixels a side, 75 or more.
+  """Inception V3: (n, h, w, 3) -> logits (n, num_classes), for 299 pixels per side.
 
-  23,817,352 parameters with 1,000 classes, without the auxiliary head. As in TF-Slim, whose
-  code the paper extends, batch normalization has an offset and no scale: the convolution
-  after the ReLU can scale as well. A scale for each of its 17,216 channels would make it
-  the 23,834,568 of PyTorch's model. Average pooling leaves its padding out.
+  It has 23,817,352 parameters with 1,000 classes, without the auxiliary head. As in
+  TF-Slim, whose code the paper extends, batch normalization has an offset but no scale,
+  since the convolution after the ReLU can scale as well. A scale for each of the 17,216
+  channels would give the 23,834,568 parameters of PyTorch's model. Average pooling excludes
+  padding.
 
-  `repeats` says how many modules there are at each size, for networks of less depth.
-  Parameters start by `initialization`, a rule of `models.initialization`, offsets at zero.
-  Dropout comes before the last linear layer. With `aux_head`, training also gives the
-  logits of a small classifier on the last 17x17 layer, in the collection layers.AUXILIARY,
-  for `sgd.train_step` to minimize too.
+  `repeats` is the number of modules at each size, for shallower networks. `initialization`
+  is a rule of `models.initialization`; offsets start at zero. Dropout precedes the last
+  linear layer. With `aux_head`, training also sows the logits of a small classifier on the
+  last 17x17 layer into the collection layers.AUXILIARY, whose loss `sgd.train_step` adds.
 
   Raises:
-    ValueError: when called on images of fewer than 75 pixels a side.
+    ValueError: if called on images of fewer than 75 pixels per side.
   """
 
   num_classes: int
@@ -46,7 +46,9 @@ class InceptionV3(nn.Module):
   @nn.compact
   def __call__(self, x, train: bool):
     if min(x.shape[1:3]) < SMALLEST:
-      raise ValueError(f'Inception V3 takes {SMALLEST} pixels a side, not {x.shape[1:3]}.')
+      raise ValueError(
+        f'Inception V3 takes at least {SMALLEST} pixels per side, not {x.shape[1:3]}.'
+      )
 
     def convs(x, *branch):
       for features, kernel_size, *stride_and_padding in branch:
@@ -103,7 +105,7 @@ class InceptionV3(nn.Module):
       )
     x = nn.Dropout(self.dropout_rate, deterministic=not train)(x.mean((1, 2)))
     logits = linear(x)
-    if self.aux_head and (train or self.is_initializing()):  # last: names go by order
+    if self.aux_head and (train or self.is_initializing()):  # last: names depend on order
       side = nn.avg_pool(side, (5, 5), (3, 3)) if min(side.shape[1:3]) >= 5 else side
       side = convs(side, (128, 1), (768, side.shape[1:3], 1, 'VALID'))
       self.sow(layers.AUXILIARY, 'logits', linear(side.mean((1, 2))))

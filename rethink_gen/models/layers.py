@@ -1,10 +1,6 @@
-"""Layers the models share: convolution, max-pooling, local response normalization.
+"""Layers shared by the models: convolution, and a ReLU that reports its active units.
 
-Backward passes are written out because XLA's CPU backend falls back to naive loops, 25 to
-50 times slower, for what autodiff makes of a convolution inside a compiled loop (jax issue
-12868), and takes four times as long over the gradient of a maximum. The values are the
-same. Other backends have not been timed. Forward-mode differentiation does not go through
-a custom_vjp.
+Array operations without parameters, which these build on, are in `ops`.
 """
 
 import flax.linen as nn
@@ -13,19 +9,19 @@ import jax.numpy as jnp
 from rethink_gen.models.initialization import initializers
 from rethink_gen.ops import conv
 
-# A collection of logits, beside a model's own, whose loss helps to train it.
+# Flax collection of the logits of auxiliary heads, whose loss is added in training.
 AUXILIARY = 'auxiliary'
 
-# A collection: which units of each ReLU layer are active for some example of a batch.
+# Flax collection of which units of each ReLU layer are active for some example of a batch.
 ACTIVITY = 'activity'
 
 
 def relu(module, x, layer):
-  """max(x, 0): (..., units) -> same. Sows which units are active, where that is asked for.
+  """max(x, 0): (..., units) -> same; also sows which units are active, if requested.
 
-  Into the collection ACTIVITY of the linen module that calls it, under the layer's name, if
-  that collection is mutable: bool (units,), true where the output of a unit is above zero
-  for any example, in a convolution at any position.
+  If the collection ACTIVITY of the calling linen module is mutable, sows bool (units,) into
+  it under the layer's name: true if the output of a unit is above zero for any example, and
+  in a convolution at any position.
   """
   x = nn.relu(x)
   if module.is_mutable_collection(ACTIVITY) and not module.is_initializing():
@@ -35,7 +31,7 @@ def relu(module, x, layer):
 
 
 class Conv(nn.Module):
-  """A convolution: (n, h, w, c) -> (n, h', w', d). `kernel_size` is k, or (k, l)."""
+  """A convolution with `kernel_size` k or (k, l): (n, h, w, c) -> (n, h', w', d)."""
 
   features: int
   kernel_size: int | tuple[int, int]
@@ -43,7 +39,7 @@ class Conv(nn.Module):
   padding: str = 'SAME'
   use_bias: bool = True
   initialization: str = 'glorot_uniform'
-  layer: str = 'convolution'  # or 'first': which layer it is to the initialization
+  layer: str = 'convolution'  # or 'first': the kind of layer, for the initialization
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact

@@ -10,9 +10,9 @@ from rethink_gen.models.initialization import initializers
 class MLP(nn.Module):
   """`depth` hidden ReLU layers of `width` units: (n, ...) -> logits (n, num_classes).
 
-  On 28x28x3 inputs and 10 classes: 1,209,866 parameters at 1x512, 1,735,178 at 3x512
-  (Table 1). Dropout follows each hidden layer. Parameters start by `initialization`, a rule
-  of `models.initialization`.
+  With 28x28x3 inputs and 10 classes it has 1,209,866 parameters at 1x512 and 1,735,178 at
+  3x512 (Table 1). Dropout follows each hidden layer. `initialization` is a rule of
+  `models.initialization`.
   """
 
   num_classes: int

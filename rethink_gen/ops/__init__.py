@@ -1,1 +1,1 @@
-"""Operations on arrays: convolution, pooling, normalization. No parameters, no modules."""
+"""Array operations without parameters or modules: convolution, pooling, normalization."""

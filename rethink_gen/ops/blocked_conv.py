@@ -1,9 +1,9 @@
-"""Convolution on a CPU: a few images at a time, as matrix products.
+"""Convolution on CPU as matrix products, a few images at a time.
 
-XLA's matrix product keeps a CPU about three times as busy as its convolution. What the
-images are spread out to for it, `patches` or the tiles of `winograd`, would have to be
-written to memory and read again if it were of all of them; that of a few stays in the
-caches. Forward-mode differentiation does not go through a custom_vjp.
+XLA's matrix product keeps a CPU about three times as busy as its convolution. For it,
+images are expanded to the patches of `im2col` or the tiles of `winograd`; for a whole batch
+these would be written to memory and read back, but for a few images they stay in cache.
+Forward-mode differentiation does not go through a custom_vjp.
 """
 
 from functools import partial
@@ -46,12 +46,13 @@ convolve.defvjp(_forward, _backward)
 
 
 def _input_gradient(x, kernel, stride, padding, gradient):
-  """Places whose distance is a multiple of the stride are reached by the same taps.
+  """The gradient of the input, as stride**2 convolutions without zeros in between.
 
-  So the gradient of each such set is a convolution of its own, without zeros between.
+  Positions whose distance is a multiple of the stride are reached by the same taps, so the
+  gradient of each such set is a convolution of its own.
   """
   padded = [n + low + high for n, (low, high) in zip(x.shape[1:3], padding, strict=True)]
-  # With stride 1 there is one set, of which what lies in the padding is left out.
+  # With stride 1 there is one set, and its part in the padding is left out.
   lows = [low if stride == 1 else 0 for low, _ in padding]
   counts = x.shape[1:3] if stride == 1 else [-(-n // stride) for n in padded]
 
@@ -77,7 +78,7 @@ def _input_gradient(x, kernel, stride, padding, gradient):
 
 
 def _kernel_gradient(x, kernel, stride, padding, gradient):
-  """The sum over blocks of what correlates inputs and gradient."""
+  """The gradient of the kernel: correlations of inputs and gradient, summed over blocks."""
   way = _way(x, kernel, stride)
   images = _blocks(x, way, kernel.shape, stride)
   gradients = gradient.reshape(*images.shape[:2], *gradient.shape[1:])
@@ -99,7 +100,7 @@ def _way(x, kernel, stride):
 
 
 def _blocks(x, way, kernel_shape, stride):
-  """(n, h, w, c) -> (n / b, b, h, w, c) with so many images that way.BYTES hold theirs."""
+  """(n, h, w, c) -> (n / b, b, h, w, c): blocks whose intermediates fit in way.BYTES."""
   size = way.bytes_of_image(x.shape[1:], kernel_shape, stride) * x.dtype.itemsize // 4
   most = max(1, min(len(x), way.BYTES // size))
   block = next(b for b in range(most, 0, -1) if len(x) % b == 0)

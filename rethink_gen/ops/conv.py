@@ -1,4 +1,10 @@
-"""Convolution."""
+"""Convolution, with a backward pass of its own.
+
+The backward pass is written out because XLA's CPU backend falls back to naive loops, 25 to
+50 times slower, for autodiff's convolution gradients inside compiled loops (jax issue
+12868). The values are the same. Other backends have not been timed. Forward-mode
+differentiation does not go through a custom_vjp.
+"""
 
 import contextlib
 from functools import partial
@@ -11,8 +17,8 @@ from rethink_gen.ops import blocked_conv
 
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
-# Of a convolution of a batch: below, blocks gain some milliseconds a step, and take seconds
-# longer to compile.
+# Minimum multiplications per batch for the blocked convolution: with fewer, it saves some
+# milliseconds per step but takes seconds longer to compile.
 FEWEST_MULTIPLICATIONS = 100_000_000
 
 
@@ -28,9 +34,9 @@ def _convolve_forward(x, kernel, stride, padding):
 
 
 def _convolve_backward(stride, padding, saved, gradient):
-  """Both gradients as forward convolutions in the one order of dimensions that is fast."""
+  """Both gradients as forward convolutions, in the only dimension order that is fast."""
   x, kernel = saved
-  # What stride and padding leave unused at the far end of the input gets no gradient.
+  # Inputs that stride and padding leave unused at the far end get no gradient.
   unused = [
     n + low + high - (stride * (m - 1) + k)
     for n, k, m, (low, high) in zip(
@@ -38,7 +44,7 @@ def _convolve_backward(stride, padding, saved, gradient):
     )
   ]
   sides = list(zip(kernel.shape[:2], padding, unused, strict=True))
-  # Input: the dilated gradient against the flipped kernel with its channels swapped.
+  # Input gradient: the dilated gradient with the flipped kernel, channels swapped.
   x_gradient = lax.conv_general_dilated(
     gradient,
     jnp.flip(kernel, (0, 1)).swapaxes(2, 3),
@@ -47,7 +53,7 @@ def _convolve_backward(stride, padding, saved, gradient):
     lhs_dilation=(stride, stride),
     dimension_numbers=DIMENSIONS,
   )
-  # Kernel: the input against the dilated gradient, channels and batch exchanged.
+  # Kernel gradient: the input with the dilated gradient, channels and batch swapped.
   kernel_gradient = lax.conv_general_dilated(
     x.transpose(3, 1, 2, 0),
     gradient.transpose(1, 2, 0, 3),
@@ -65,7 +71,7 @@ _convolve.defvjp(_convolve_forward, _convolve_backward)
 def convolve(x, kernel, stride=1, padding='SAME'):
   """Convolution, padding SAME or VALID: (n, h, w, c), (k, l, c, d) -> (n, h', w', d)."""
   if kernel.shape[:2] == (1, 1) and stride == 1:
-    # As matrices: autodiff's product over several dimensions XLA transposes first, slowly.
+    # As matrices: XLA transposes autodiff's contraction of several dimensions, slowly.
     y = x.reshape(-1, x.shape[-1]) @ kernel[0, 0]
     return y.reshape(*x.shape[:-1], -1)
   pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), padding)
@@ -74,7 +80,10 @@ def convolve(x, kernel, stride=1, padding='SAME'):
 
 
 def in_blocks(x, kernel, stride):
-  """Where XLA's own convolution is slow; over several devices blocks would be gathered."""
+  """Whether to convolve in blocks: on one CPU device, where XLA's convolution is slow.
+
+  With several devices, blocks would be gathered.
+  """
   multiplications = x.size * kernel.size // (x.shape[-1] * stride**2)
   on_one_cpu = jax.default_backend() == 'cpu' and jax.device_count() == 1
   return on_one_cpu and multiplications >= FEWEST_MULTIPLICATIONS and not _WHOLE
@@ -85,7 +94,7 @@ _WHOLE = []
 
 @contextlib.contextmanager
 def whole():
-  """In it convolutions are left whole, for those who count what XLA would do elsewhere."""
+  """Disables the blocked convolution, so that FLOP counts match XLA on other backends."""
   _WHOLE.append(True)
   try:
     yield

@@ -1,13 +1,13 @@
-"""Convolution as one product: what each output sees, times the kernel. For `blocks`."""
+"""Convolution as one matrix product, of patches and kernel, for `blocked_conv`."""
 
 import jax.numpy as jnp
 from jax import lax
 
-BYTES = 6 << 20  # of a block's patches; of 2 to 12 MiB the fastest on two cores
+BYTES = 6 << 20  # size of a block's patches; the fastest of 2 to 12 MiB on two cores
 
 
 def bytes_of_image(image_shape, kernel_shape, stride):
-  """How much is made of an image (h, w, c) of float32, about."""
+  """The approximate size of the patches of one float32 image (h, w, c)."""
   height, width, channels = image_shape
   rows, columns, *_ = kernel_shape
   return 4 * height * width * channels * rows * columns // stride**2
@@ -24,9 +24,12 @@ def convolve(x, transformed, kernel_shape, stride, padding):
 
 
 def correlate(x, gradient, kernel_shape, stride, padding):
-  """(n, h, w, c), (n, h', w', d) -> what, summed, `kernel_gradient` takes."""
+  """(n, h, w, c), (n, h', w', d) -> (d, k * l * c).
+
+  `kernel_gradient` takes the sum of these over blocks.
+  """
   seen = extract(x, kernel_shape, stride, padding)
-  # As matrices: what is contracted over several dimensions XLA transposes first, slowly.
+  # As matrices: XLA transposes contractions of several dimensions first, slowly.
   return jnp.matmul(
     gradient.reshape(-1, gradient.shape[-1]).T,
     seen.reshape(-1, seen.shape[-1]),
@@ -40,7 +43,7 @@ def kernel_gradient(total, kernel_shape):
 
 
 def extract(x, kernel_shape, stride, padding):
-  """What each output sees: (n, h, w, c) -> (n, h', w', k * l * c)."""
+  """The patch that each output sees: (n, h, w, c) -> (n, h', w', k * l * c)."""
   x = lax.pad(
     x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*p, 0) for p in padding), (0, 0, 0))
   )

@@ -1,8 +1,8 @@
-"""Convolution with fewer products, Winograd's (arXiv:1509.09308). For `blocks`.
+"""Winograd's convolution, with fewer products (arXiv:1509.09308), for `blocked_conv`.
 
-2 x 2 outputs of a convolution with 3 x 3 taps see 4 x 4 inputs, and are found from 16
-products instead of 36; with 5 x 5 taps from 36 instead of 100. Over all such tiles and
-channels these are 16 or 36 products of matrices. In float32 that is nearly as exact as the
+A tile of 2 x 2 outputs of a convolution with 3 x 3 taps sees 4 x 4 inputs and is computed
+from 16 products instead of 36; with 5 x 5 taps, from 36 instead of 100. Over all tiles and
+channels, these are 16 or 36 matrix products. In float32 this is nearly as accurate as the
 direct sum; in bfloat16 it would not be.
 """
 
@@ -13,15 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-OUTPUTS = 2  # of a tile along each side
-# Where polynomials are evaluated, besides at infinity, for so many taps along a side.
+OUTPUTS = 2  # per tile along each side
+# {taps per side: points at which polynomials are evaluated, besides infinity}.
 POINTS = {3: (0, 1, -1), 5: (0, 1, -1, 0.5, -2)}
-BYTES = 14 << 20  # of what a block is transformed to, by trial on two cores
-FEWEST_CHANNELS = 16  # below so many, of inputs or outputs, it does not pay
+BYTES = 14 << 20  # size of a block's transform, found by trial on two cores
+FEWEST_CHANNELS = 16  # with fewer input or output channels, it does not pay off
 
 
 class Transforms(NamedTuple):
-  """Along a side outputs = of_outputs @ ((of_taps @ taps) * (of_inputs @ inputs))."""
+  """Along a side, outputs = of_outputs @ ((of_taps @ taps) * (of_inputs @ inputs))."""
 
   of_inputs: np.ndarray  # (n, n), where n = taps + OUTPUTS - 1
   of_taps: np.ndarray  # (n, taps)
@@ -29,15 +29,15 @@ class Transforms(NamedTuple):
 
 
 def transforms(taps):
-  """Of so many taps: Toom and Cook's product of polynomials, transposed.
+  """The Transforms for `taps` taps: the Toom-Cook product of polynomials, transposed.
 
-  Its factors are evaluated at the points, and at infinity, and the product interpolated.
+  The factors are evaluated at the points and at infinity, and the product is interpolated.
   """
   points = POINTS[taps]
   others = [np.delete(points, i) for i in range(len(points))]
   scales = [np.prod(point - rest) for point, rest in zip(points, others, strict=True)]
 
-  def evaluate(count):  # polynomials of so many coefficients
+  def evaluate(count):  # polynomials with `count` coefficients
     at_infinity = np.eye(count)[-1:]
     return np.concatenate([np.vander(points, count, increasing=True), at_infinity])
 
@@ -50,7 +50,7 @@ def transforms(taps):
 
 
 def suits(x, kernel_shape, stride):
-  """Whether it is exact enough for x (n, h, w, c), and worth it."""
+  """Whether it is accurate enough for x (n, h, w, c), and pays off."""
   rows, columns, *channels = kernel_shape
   return (
     rows == columns
@@ -62,7 +62,7 @@ def suits(x, kernel_shape, stride):
 
 
 def bytes_of_image(image_shape, kernel_shape, stride):
-  """How much is made of an image (h, w, c) of float32, about."""
+  """The approximate size of the transform of one float32 image (h, w, c)."""
   del stride
   height, width, _ = image_shape
   points = kernel_shape[0] + OUTPUTS - 1
@@ -70,7 +70,7 @@ def bytes_of_image(image_shape, kernel_shape, stride):
 
 
 def transform(kernel):
-  """(k, k, c, d) -> a grid, n lists of n arrays, of (c, d)."""
+  """(k, k, c, d) -> a grid (n lists of n arrays) of (c, d)."""
   return combine_grid(transforms(len(kernel)).of_taps, kernel)
 
 
@@ -81,7 +81,7 @@ def convolve(x, transformed, kernel_shape, stride, padding):
   sizes = [n + sum(pads) - taps + 1 for n, pads in zip(x.shape[1:3], padding, strict=True)]
   counts = [-(-size // OUTPUTS) for size in sizes]
   tiles = input_tiles(x, counts, taps, padding)
-  # So many products take half as long as one that is batched.
+  # Separate products take half as long as one batched product.
   products = jax.tree.map(
     lambda of_tiles, of_taps: (of_tiles @ of_taps).reshape(
       len(x), *counts, kernel_shape[-1]
@@ -96,7 +96,10 @@ def convolve(x, transformed, kernel_shape, stride, padding):
 
 
 def correlate(x, gradient, kernel_shape, stride, padding):
-  """(n, h, w, c), (n, h', w', d) -> what, summed, `kernel_gradient` takes."""
+  """(n, h, w, c), (n, h', w', d) -> a grid of (c, d).
+
+  `kernel_gradient` takes the sum of these over blocks.
+  """
   del stride
   counts = [-(-size // OUTPUTS) for size in gradient.shape[1:3]]
   return jax.tree.map(
@@ -107,20 +110,20 @@ def correlate(x, gradient, kernel_shape, stride, padding):
 
 
 def kernel_gradient(totals, kernel_shape):
-  """What `transform` makes of a kernel is linear in it; this is its transpose."""
+  """The transpose of `transform`, which is linear in the kernel."""
   of_taps = transforms(kernel_shape[0]).of_taps
   return jnp.array(combine_grid(of_taps.T, totals)).reshape(kernel_shape)
 
 
 def input_tiles(x, counts, taps, padding):
-  """(n, h, w, c), how many tiles along each side -> a grid of (n * tiles, c)."""
+  """(n, h, w, c), number of tiles along each side -> a grid of (n * tiles, c)."""
   ends = [
     (low, OUTPUTS * count + taps - 1 - low - size, 0)
     for size, count, (low, _) in zip(x.shape[1:3], counts, padding, strict=True)
   ]
   x = lax.pad(x, 0.0, ((0, 0, 0), *ends, (0, 0, 0)))
   of_inputs = transforms(taps).of_inputs
-  # A side after the other: a pass along whole rows for each point, then one for each two.
+  # One side after the other: a pass over whole rows per point, then one per pair of points.
   rows = combine(of_inputs, overlapping(x, 1, counts[0], len(of_inputs)))
   return [
     [
@@ -132,7 +135,7 @@ def input_tiles(x, counts, taps, padding):
 
 
 def overlapping(x, axis, count, length):
-  """The first of every tile along an axis, the second, up to its length."""
+  """The first elements of all tiles along an axis, the second ones, and so on."""
   pairs = x.reshape(*x.shape[:axis], -1, OUTPUTS, *x.shape[axis + 1 :])
 
   def of_all(i):
@@ -143,7 +146,7 @@ def overlapping(x, axis, count, length):
 
 
 def gradient_tiles(gradient, counts, taps):
-  """(n, h', w', d), how many tiles along each side -> a grid of (n * tiles, d)."""
+  """(n, h', w', d), number of tiles along each side -> a grid of (n * tiles, d)."""
   n, *sizes, d = gradient.shape
   ends = [(0, OUTPUTS * m - size, 0) for m, size in zip(counts, sizes, strict=True)]
   tiles = lax.pad(gradient, 0.0, ((0, 0, 0), *ends, (0, 0, 0)))
@@ -154,14 +157,14 @@ def gradient_tiles(gradient, counts, taps):
 
 
 def combine_grid(matrix, grid):
-  """matrix @ grid @ matrix.T, of a grid of arrays."""
+  """matrix @ grid @ matrix.T, for a grid of arrays."""
   rows = [combine(matrix, row) for row in grid]
   columns = [combine(matrix, column) for column in zip(*rows, strict=True)]
   return [list(row) for row in zip(*columns, strict=True)]
 
 
 def combine(matrix, parts):
-  """matrix @ parts, of arrays: a list of as many as the matrix has rows."""
+  """matrix @ parts, for a list of arrays: one array per row of the matrix."""
   return [
     sum(float(factor) * part for factor, part in zip(row, parts, strict=True) if factor)
     for row in matrix

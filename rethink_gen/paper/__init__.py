@@ -1,8 +1,8 @@
-"""What the paper claims: one file per table or figure.
+"""The paper's claims: one module per table, figure or theorem.
 
-Each says its grid as data, `rows(scale)`, and what to make of the runs: `measure`, `draw`,
-`findings`, with the words and the paper's numbers beside them. Its rows are training runs,
-unless it has a `compute` of its own.
+Each module defines its grid of runs as data, `rows(scale)`, and evaluates the runs with
+`measure`, `draw` and `findings`, next to its texts and the paper's numbers. Its rows are
+training runs unless it has a `compute` of its own.
 """
 
 from rethink_gen.paper import (

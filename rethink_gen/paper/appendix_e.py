@@ -1,4 +1,4 @@
-"""Appendix E: random labels are fitted with explicit regularizers switched on too."""
+"""Appendix E: networks fit random labels even with explicit regularizers."""
 
 from rethink_gen.paper import scales
 from rethink_gen.reporting import drawing
@@ -9,15 +9,15 @@ ASKED = (
   'Do weight decay, random crops or augmentation stop a network from fitting random labels?'
 )
 FOUND = (
-  'They do not, with one exception: with weight decay, at a coefficient that the paper '
-  'does not give, its AlexNet fails to converge.'
+  "They do not, with one exception: with weight decay, the paper's AlexNet fails to "
+  'converge. The paper does not give the coefficient.'
 )
 COLUMNS = {'train_accuracy': Column('training accuracy', '%', '.2f')}
 DECAY = {'regularization.weight_decay': scales.WEIGHT_DECAY}
 CROP = {'regularization.random_crop': True}
-# Beside the coefficient of all other rows.
+# In addition to the coefficient that all other rows use.
 LARGER_DECAY = {'regularization.weight_decay': 0.0005}
-# As TensorFlow's CIFAR-10 tutorial, which the paper's small AlexNet resembles, has it.
+# From TensorFlow's CIFAR-10 tutorial, whose network the paper's small AlexNet resembles.
 TUTORIAL_DECAY = {
   'regularization.weight_decay': 0.004,
   'regularization.weight_decay_on': 'hidden_linear',
@@ -27,7 +27,7 @@ FLIP_AND_ROTATE = {
   'regularization.random_rotation': 25.0,
 }
 FAILED = 'the paper: failed to converge'
-# name, config, regularizer, the paper's training accuracy in percent, a note
+# (name, config, regularizer, the paper's training accuracy in percent, note)
 PAPER = (
   ('inception_random_decay', 'inception_random', DECAY, 100.0, ''),
   ('alexnet_random_decay', 'alexnet_random', DECAY, None, FAILED),
@@ -46,8 +46,8 @@ PAPER = (
 )
 CAPTION = (
   'Training accuracy on random labels. With crops, flips or rotations it is the running '
-  'average over the augmented batches of the last epoch, otherwise that over '
-  'the whole training set. Rings: the paper. Dots: here.'
+  'average over the augmented batches of the last epoch, otherwise the accuracy on the '
+  'whole training set. Open circles: the paper. Dots: ours.'
 )
 
 

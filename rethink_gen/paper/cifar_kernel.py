@@ -1,4 +1,4 @@
-"""Section 5: kernel machines on CIFAR-10, on pixels and on random filters."""
+"""Section 5: kernel machines on CIFAR-10, with pixels or random filters as features."""
 
 from rethink_gen.paper import kernels
 from rethink_gen.reporting import drawing
@@ -9,38 +9,38 @@ expected_seconds, measure = kernels.expected_seconds, kernels.measure
 
 TITLE = 'Kernel machines on CIFAR-10: pixels and random filters'
 ASKED = (
-  'How good is the solution of least norm on CIFAR-10, without augmentation and without '
-  'regularization, on pixels and on features that nothing was trained for?'
+  'How good is the minimum-norm solution on CIFAR-10, without augmentation or '
+  'regularization, on pixels and on untrained features?'
 )
 FOUND = (
   'A Gaussian kernel on pixels has 46 % test error; the linear kernel on 32,000 random '
-  'convolutional filters has 17 %, and 15 % with a ridge.'
+  'convolutional filters has 17 %, and 15 % with a ridge penalty.'
 )
 COLUMNS = kernels.COLUMNS | {'ridge': Column('best ridge', '', 'g')}
 CAPTION = (
-  'Left: test error against the number of random filters, without a ridge (where there are '
-  'enough filters to fit every example) and with the ridge that is best on training '
-  'examples held out. Middle: test error against the ridge λ. Right: the largest relative '
-  'residual of a class against iterations at λ = 0. The filters are random training '
-  'patches, whitened; the bandwidth on pixels is the best on a fifth of 10,000 training '
-  'examples, fitted on the others. Examples that are held out are not trained on; where '
-  'none are, on pixels, the ridge is chosen on the test set itself, which makes its error '
-  'and its p too small. p is that of McNemar’s exact test on the test examples that one of '
-  'the two gets wrong. A solution interpolates if it classifies every training example '
-  'right at a relative residual of 1e-3 or less.'
+  'Left: test error against the number of random filters, without a ridge penalty (where '
+  'there are enough filters to fit every example) and with the ridge λ that is best on '
+  'held-out training examples. Middle: test error against λ. Right: the largest relative '
+  'residual over classes against iterations at λ = 0. The filters are random training '
+  'patches, whitened; the bandwidth for pixels is the best on a fifth of 10,000 training '
+  'examples, after fitting the other four fifths. Held-out examples are not trained on; '
+  'where none are held out, on pixels, λ is chosen on the test set itself, which makes its '
+  'error and its p too small. p is from McNemar’s exact test on the test examples that '
+  'exactly one of the two solutions gets wrong. A solution interpolates if it classifies '
+  'every training example correctly at a relative residual of 1e-3 or less.'
 )
 SAYS = {
   'smoke': '500 handwritten digits.',
   'laptop': (
     'All of CIFAR-10 on pixels; up to 4,096 random filters on 10,000 images (2,000 of them '
-    'held out), and 1,024 on all. The errors on fewer images cannot be set beside the '
+    'held out), and 1,024 on all. Errors on fewer images are not comparable to the '
     "paper's."
   ),
   'full': 'All of CIFAR-10, and up to 32,000 random filters, as in the paper.',
 }
 RANDOM = {'features': 'convolutional', 'patch': 6, 'block': 128}
 EXACT = [0.0, 0.001, 0.01, 0.1, 1.0]
-# examples, held out, filters, whether they can be fitted exactly
+# (examples, held out, filters, whether an exact fit is possible)
 SCALES = {
   'smoke': ((500, 100, 16, False), (500, 100, 128, True)),
   'laptop': (
@@ -112,7 +112,7 @@ def draw(entries, runs):
         kind = 'ridge' if column.startswith('ridge') else 'no ridge'
         number.plot(*zip(*points, strict=True), style, label=f'{examples:,} images, {kind}')
   number.set(xscale='log', xlabel='random filters', ylabel='test error (%)')
-  number.xaxis.set_minor_formatter('')  # its labels would lie over each other
+  number.xaxis.set_minor_formatter('')  # the labels would overlap
   drawing.legend(number, fontsize=6)
   error.set(ylabel='test error (%)')
   rows = error.get_legend_handles_labels()
@@ -125,15 +125,15 @@ def findings(entries):
     ours, name = entry['ours'], entry['name']
     if ours['test_error'] is not None:
       yield (
-        f'{name}: without a ridge the training error is {ours["train_error"]:.2f} %, the '
-        f'test error {ours["test_error"]:.2f} %, at a relative residual of '
+        f'{name}: without a ridge the training error is {ours["train_error"]:.2f} % and '
+        f'the test error {ours["test_error"]:.2f} %, at a relative residual of '
         f'{ours["residual"]:.2e}'
-        f'{"" if ours["interpolates"] else ", which does not count as interpolated"}.'
+        f'{"" if ours["interpolates"] else ", which does not count as interpolation"}.'
       )
     if ours['ridge_test_error'] is not None:
       p = ours['ridge_p_value']
       yield (
         f'{name}: with a ridge of {ours["ridge"]:g} the test error is '
         f'{ours["ridge_test_error"]:.2f} %'
-        f'{"" if p is None else f" (p = {p:.2g} against none)"}.'
+        f'{"" if p is None else f" (p = {p:.2g} against no ridge)"}.'
       )

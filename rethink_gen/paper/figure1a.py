@@ -8,13 +8,14 @@ from rethink_gen.reporting.artifacts import Column, Row
 
 TITLE = 'Figure 1(a): Inception fits anything'
 ASKED = (
-  'How does training go when the labels are random, or the images: their pixels shuffled '
-  'by one permutation, by a permutation each, or replaced by Gaussian noise?'
+  'How does training proceed when the labels are random, or the images are: with pixels '
+  'shuffled by one permutation for all, by a different one for each, or replaced by '
+  'Gaussian noise?'
 )
 FOUND = (
   'The loss falls to zero in all five cases, without a change to the learning-rate '
-  'schedule. True labels are first, then shuffled pixels, then random pixels and Gaussian '
-  'noise, random labels last. The paper gives curves, no numbers; an independent '
+  'schedule. True labels come first, then shuffled pixels, then random pixels and Gaussian '
+  'noise, and random labels last. The paper gives curves but no numbers; an independent '
   'reproduction at full scale reports a loss of at most 0.1 after 4,000 steps (true '
   'labels), 5,600 (shuffled pixels), 8,800 (Gaussian), 11,900 (random pixels) and 16,600 '
   '(random labels), and of at most 0.01 about 1,100 to 1,700 steps later.'
@@ -23,7 +24,7 @@ SEEDS = {'laptop': 3, 'full': 3}
 COLUMNS = {
   'steps_to_loss_0.1': Column('steps to loss 0.1', '', ',.0f'),
   'steps_to_loss_0.01': Column('steps to loss 0.01', '', ',.0f'),
-  'final_loss': Column('loss at the end', '', '.4f'),
+  'final_loss': Column('final loss', '', '.4f'),
 }
 LABELS = {
   'inception': 'true labels',
@@ -33,9 +34,9 @@ LABELS = {
   'inception_random': 'random labels',
 }
 CAPTION = (
-  'Loss of the batches as they were trained on, against steps, each point the mean over '
-  'the interval that the axis names. Left as in the paper, right to show how near to zero '
-  'it comes.'
+  'Loss on the training batches against steps; each point is the mean over the interval '
+  'given on the axis. Left: as in the paper. Right: on a logarithmic scale, to show how '
+  'close to zero it gets.'
 )
 
 
@@ -58,7 +59,7 @@ def measure(runs, name, seed):
 
 
 def interval(run):
-  """Steps over which the loss is averaged: 101 of 25,350, and never fewer than 8."""
+  """Number of steps over which the loss is averaged: 101 for 25,350 steps, at least 8."""
   return max(8, run.summary['steps'] // 250)
 
 
@@ -89,8 +90,8 @@ def findings(entries):
     later = differences.paired(values.get(after, {}), values.get(before, {}))
     if later and later.error is not None:
       yield (
-        f'In the paper {LABELS[after]} take longer than {LABELS[before]}; here they came '
-        f'to a loss of 0.1 later by {differences.describe(later, "steps")}.'
+        f'In the paper the loss falls later on {LABELS[after]} than on {LABELS[before]}; '
+        f'here it reached 0.1 later by {differences.describe(later, "steps")}.'
       )
 
 
@@ -103,7 +104,7 @@ def _order(entries):
   order = ', '.join(
     f'{name} ({reached[name]:,.0f})' for name in sorted(reached, key=reached.get)
   )
-  yield f'Order in which the loss came to 0.1, with the steps: {order or "none did"}.'
+  yield f'Order in which the loss reached 0.1, with the steps: {order or "none did"}.'
   missing = [LABELS[e['name']] for e in entries if LABELS[e['name']] not in reached]
   if missing:
-    yield f'Not there by the end of the run: {", ".join(missing)}.'
+    yield f'Not reached by every seed by the end of the run: {", ".join(missing)}.'

@@ -1,4 +1,4 @@
-"""Figure 1(b): how much longer corrupted labels take to fit. Its grid is 1(c)'s too."""
+"""Figure 1(b): how much longer corrupted labels take to fit; 1(c) shares the grid."""
 
 import numpy as np
 import scipy.signal
@@ -7,14 +7,14 @@ from rethink_gen.paper import scales
 from rethink_gen.reporting import drawing
 from rethink_gen.reporting.artifacts import Column, Row
 
-TITLE = 'Figure 1(b): how much longer corrupted labels take'
+TITLE = 'Figure 1(b): how much longer corrupted labels take to fit'
 ASKED = (
   'If each label is replaced by a random one with probability p, how does the time to fit '
   'the training set grow with p?'
 )
 FOUND = (
   'By a small constant factor: training takes at most about four times as long as on true '
-  'labels (the paper gives curves, no numbers).'
+  'labels (the paper gives curves but no numbers).'
 )
 COLUMNS = {
   'slowdown': Column('time to fit, relative to p = 0', '', '.2f'),
@@ -22,18 +22,18 @@ COLUMNS = {
 }
 SEEDS = {'laptop': 3, 'full': 3}
 MODELS = ('inception', 'alexnet', 'mlp_1x512')
-CONVERGED = 0.99  # of the whole training set; the paper's MLP ends at 99.34 % at p = 1
+CONVERGED = 0.99  # on the whole training set; the paper's MLP ends at 99.34 % at p = 1
 CAPTION = (
-  'Convergence time is the step at which the training accuracy over the whole training '
-  f'set reaches {CONVERGED:.0%}; between evaluations it is interpolated by the accuracy of '
-  'the batches. Drawn is its ratio to the one at p = 0 of the same seed, with the '
-  'standard deviation over seeds. A run that never gets there has no ratio: a triangle at '
-  'its last step says that it took longer.'
+  'Convergence time is the step at which the accuracy on the whole training set reaches '
+  f'{CONVERGED:.0%}; between evaluations it is interpolated with the accuracy on the '
+  'batches. The plot shows its ratio to the time at p = 0 with the same seed, and the '
+  'standard deviation over seeds. A run that never converges has no ratio; a triangle '
+  'marks the lower bound given by its last step.'
 )
 
 
 def noise_levels(scale):
-  """The probabilities p: the paper's eleven, fewer on a laptop."""
+  """The probabilities p: the paper's eleven, or six at laptop scale."""
   step = 2 if scale == 'laptop' else 1
   return tuple(level / 10 for level in range(0, 11, step))
 
@@ -49,7 +49,7 @@ def _row(scale, model, noise):
 
 
 def label_noise(noise):
-  """{field: value} of a noise level; at 0 that is a run on true labels, named so."""
+  """{field: value} for a noise level; empty at 0, which is a run on true labels."""
   if not noise:
     return {}
   return {'corruption.mode': 'partial_labels', 'corruption.label_noise': noise}
@@ -65,12 +65,12 @@ def measure(runs, name, seed):
 
 
 def steps_to_fit(run, threshold=CONVERGED):
-  """The step at which the training accuracy came to a threshold, or None if it never did.
+  """The step at which training accuracy reached a threshold, or None if it never did.
 
-  Between the last evaluation below it and the next, the accuracy is that of the batches,
-  smoothed over an epoch around each step, plus what lies between it and the accuracy that
-  was evaluated (at the two evaluations; in between this changes linearly). Without the
-  accuracies of batches the step of the evaluation counts.
+  Between the last evaluation below the threshold and the next one, the accuracy is that on
+  the batches, smoothed over one epoch around each step, plus a correction that matches it
+  to the two evaluations and is linear in between. Without batch accuracies, the step of the
+  evaluation counts.
   """
   before = {'step': 0, 'train_accuracy': None}
   for record in run.records:
@@ -84,7 +84,7 @@ def steps_to_fit(run, threshold=CONVERGED):
   if len(batches) < last or not np.isfinite(batches).all():
     return last
   smooth = smoothed(batches, run.summary['steps_per_epoch'])
-  # In the place of an evaluation before the first step: as the first batches were right.
+  # There is no evaluation before the first step; the first batches stand in for it.
   start = before['train_accuracy'] if first else smooth[0]
   steps = np.arange(first + 1, last + 1)
   shift = np.interp(
@@ -92,19 +92,19 @@ def steps_to_fit(run, threshold=CONVERGED):
     (first, last),
     (start - smooth[max(first - 1, 0)], record['train_accuracy'] - smooth[last - 1]),
   )
-  # To rounding: the last step is there by definition.
+  # The tolerance is for rounding: the last step is at the threshold by definition.
   return int(steps[np.argmax(smooth[first:last] + shift >= threshold - 1e-9)])
 
 
 def smoothed(values, width):
-  """Means over about `width` values around each; at both ends the line through the last."""
+  """Moving average over about `width` values, with a linear fit at both ends."""
   width = min(width, len(values))
   window = width - 1 + width % 2  # an odd number
   return scipy.signal.savgol_filter(values, window, polyorder=min(1, window - 1))
 
 
 def split(name):
-  """(model, noise level) of a row's name."""
+  """(model, noise level) from a row's name."""
   model, _, noise = name.rpartition('_')
   return model, float(noise)
 
@@ -125,7 +125,7 @@ def draw(entries, runs):
 
 
 def plot(axis, entries, column):
-  """One line a model: a column against the noise level, with its spread over seeds."""
+  """Plots a column against the noise level, one line per model, with its spread."""
   for model in MODELS:
     points = [
       (split(entry['name'])[1], entry['ours'][column], entry['std'][column])
@@ -153,8 +153,8 @@ def findings(entries):
       spread = last['std']['slowdown']
       seeds = '' if spread is None else f' ± {spread:.2f} ({len(last["seeds"])} seeds)'
       yield (
-        f'{drawing.NAMES[model]}: {last["ours"]["slowdown"]:.2f}{seeds} times as long at '
-        f'p = 1 as at p = 0; {_trend(mine)}.'
+        f'{drawing.NAMES[model]}: fitting takes {last["ours"]["slowdown"]:.2f}{seeds} '
+        f'times as long at p = 1 as at p = 0; {_trend(mine)}.'
       )
   never = [
     entry['name']
@@ -162,11 +162,11 @@ def findings(entries):
     if entry['status'] == 'complete' and entry['ours']['steps_to_fit'] is None
   ]
   if never:
-    yield f'Not fitted by every seed within its epochs: {", ".join(never)}.'
+    yield f'Not fitted by every seed within its epoch limit: {", ".join(never)}.'
 
 
 def _trend(mine):
-  """Whether the time grows from each noise level to the next: {noise: entry} -> words."""
+  """Says whether the time grows from each noise level to the next, given {noise: entry}."""
   levels = sorted(noise for noise, e in mine.items() if e['ours']['slowdown'] is not None)
   means = [mine[noise]['ours']['slowdown'] for noise in levels]
   falls = [

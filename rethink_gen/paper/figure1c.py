@@ -1,4 +1,4 @@
-"""Figure 1(c): test error against label noise, of the networks of figure 1(b)."""
+"""Figure 1(c): test error against label noise, for the networks of figure 1(b)."""
 
 from rethink_gen.paper import figure1b, scales, table1
 from rethink_gen.reporting import drawing
@@ -6,23 +6,25 @@ from rethink_gen.reporting.artifacts import Column
 
 TITLE = 'Figure 1(c): test error grows with label noise'
 ASKED = (
-  'What is the test error of networks that have fitted labels of which a share is random?'
+  'What is the test error of networks that have fitted labels, a fraction of them random?'
 )
 FOUND = (
-  'It rises steadily from the error of each network on true labels to 90 %, that of '
-  'guessing one of ten classes. The networks still use what signal is left in the labels.'
+  'It rises steadily from the error of each network on true labels to 90 %, the error of '
+  'guessing one of ten classes. The networks still use whatever signal is left in the '
+  'labels.'
 )
 SEEDS = figure1b.SEEDS
 COLUMNS = {'test_error': Column('test error', '%', '.2f')}
 CAPTION = (
-  'Test error at convergence, as figure 1(b) defines it (or at the end of a run that did '
-  'not converge), with the standard deviation over seeds. Dotted: guessing. Rings: the '
-  "paper's errors at p = 1, and on true labels (Table 1) where all images are trained on."
+  'Test error at convergence as defined for figure 1(b), or at the end of a run that did '
+  'not converge, with the standard deviation over seeds. Dotted: guessing. Open circles: '
+  "the paper's errors at p = 1 and, where all images are trained on, on true labels (Table "
+  '1).'
 )
 
 
 def rows(scale):
-  """The grid of figure 1(b), with what the paper says of both ends."""
+  """The grid of figure 1(b), with the paper's numbers at both ends."""
   true_labels = {
     model: {'test_error': 100 - test_accuracy}
     for model, crop, decay, random, _, test_accuracy in table1.PAPER

@@ -1,4 +1,4 @@
-"""Figure 2(a): Inception V3 on ImageNet with and without regularizers, early stopping."""
+"""Figure 2(a): early stopping on ImageNet, with and without regularizers."""
 
 from rethink_gen.paper import figure2b, table2
 from rethink_gen.reporting import drawing
@@ -6,11 +6,11 @@ from rethink_gen.reporting.artifacts import Row
 
 TITLE = 'Figure 2(a): early stopping on ImageNet'
 ASKED = (
-  'How do training and test accuracy move while Inception V3 learns ImageNet, with all '
+  'How do training and test accuracy evolve while Inception V3 learns ImageNet, with all '
   'regularizers and with none? What could early stopping have gained?'
 )
 FOUND = (
-  'Without regularizers the test accuracy passes its best and falls: early stopping would '
+  'Without regularizers the test accuracy peaks and then falls: early stopping would '
   'have kept 63.16 % instead of 59.80 %. With regularizers it ends at its best, 77.84 %.'
 )
 COLUMNS = figure2b.COLUMNS
@@ -20,15 +20,15 @@ NAMES = {
 }
 CAPTION = (
   'Top-1 accuracy on the whole training set (dashed) and the test set (solid); shaded: '
-  'from the test accuracy up to its running best. The gain by early stopping is the best '
-  'test accuracy of all evaluations less the last. The best is chosen on the test set '
-  'itself, and so flatters.'
+  'from the test accuracy up to its running maximum. The gain from early stopping is the '
+  'best test accuracy of all evaluations minus the last. The best is chosen on the test '
+  'set itself, which makes the gain optimistic.'
 )
 SAYS, measure = table2.SAYS, figure2b.measure
 
 
 def rows(scale):
-  """Two rows of Table 2, whose runs serve here too."""
+  """Two rows of Table 2, whose runs are reused here."""
   return [_row(row) for row in table2.rows(scale) if row.name in NAMES]
 
 

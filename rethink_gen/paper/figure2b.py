@@ -6,8 +6,8 @@ from rethink_gen.reporting.artifacts import Column, Row
 
 TITLE = 'Figure 2(b): batch normalization as a regularizer, and early stopping'
 ASKED = (
-  'Batch normalization is not made to regularize: does it, all the same? And would '
-  'stopping early have gained test accuracy?'
+  'Batch normalization is not designed as a regularizer: does it regularize anyway? And '
+  'would early stopping have gained test accuracy?'
 )
 FOUND = (
   'With batch normalization the accuracy curves are smoother and the test accuracy ends 3 '
@@ -18,15 +18,15 @@ COLUMNS = {
   'train_accuracy': Column('training accuracy', '%', '.2f'),
   'test_accuracy': Column('test accuracy', '%', '.2f'),
   'best_test_accuracy': Column('best test accuracy', '%', '.2f'),
-  'early_stopping_gain': Column('gain by early stopping', 'points', '+.2f'),
+  'early_stopping_gain': Column('gain from early stopping', 'points', '+.2f'),
 }
 MODELS = ('inception', 'inception_no_bn')
 CAPTION = (
   'Both networks have the same learning rate, batches, epochs and initialization. Accuracy '
-  'on the whole training set (dashed) and the test set (solid), a line for each seed; '
-  'shaded: from the test accuracy up to its running best. The gain by early stopping is '
-  'the best test accuracy of all epochs less that of the last. The best is chosen on the '
-  'test set itself, and so flatters.'
+  'on the whole training set (dashed) and the test set (solid), one line per seed; shaded: '
+  'from the test accuracy up to its running maximum. The gain from early stopping is the '
+  'best test accuracy of all epochs minus that of the last. The best is chosen on the test '
+  'set itself, which makes the gain optimistic.'
 )
 
 
@@ -44,7 +44,7 @@ def rows(scale):
 
 
 def curve(scale):
-  """An evaluation after every epoch; at laptop scale as in Table 1, to share its runs."""
+  """Evaluates after every epoch; at laptop scale as in Table 1, to share its runs."""
   return {} if scale == 'laptop' else {'eval_every': 1}
 
 
@@ -65,7 +65,7 @@ def draw(entries, runs):
 
 
 def gains(entries, names):
-  """What early stopping would have gained, a sentence a row; names: {row: in words}."""
+  """One sentence per row on the gain from early stopping; names: {row: label}."""
   for entry in entries:
     if (gain := entry['ours']['early_stopping_gain']) is not None:
       name = names[entry['name']]
@@ -78,6 +78,6 @@ def findings(entries):
   difference = differences.paired(*(values.get(name, {}) for name in MODELS))
   if difference:
     yield (
-      'Batch normalization changes the test accuracy at the end by '
+      'Batch normalization changes the final test accuracy by '
       f'{differences.describe(difference, "points")}.'
     )

@@ -1,4 +1,4 @@
-"""What both kernel artifacts share: their computation, its checks, its columns."""
+"""Shared by both kernel artifacts: the computation, its checks and its columns."""
 
 import json
 import math
@@ -19,12 +19,12 @@ COLUMNS = {
   'standard_error': Column('its standard error', '%', '.2f'),
   'norm': Column('norm', '', ',.0f'),
   'ridge_test_error': Column('test error, best ridge', '%', '.2f'),
-  'ridge_p_value': Column('p of the ridge against none', '', '.2g'),
+  'ridge_p_value': Column('p, ridge against none', '', '.2g'),
   'iterations': Column('iterations', '', ',.0f'),
   'residual': Column('relative residual', '', '.2e'),
   'interpolates': Column('interpolates (1: yes)', '', '.0f'),
   'seconds_to_interpolate': Column('seconds to interpolate', '', ',.0f'),
-  'condition': Column('condition number, at least', '', '.1e'),
+  'condition': Column('condition number, lower bound', '', '.1e'),
   'peak_gib': Column('peak memory (GiB)', '', '.1f'),
 }
 COMMON = {
@@ -35,12 +35,12 @@ COMMON = {
   'ridges': [0.0, 0.001, 0.01, 0.1, 1.0],
 }
 SMOKE = {'dataset': 'digits', 'num_train': 500, 'num_test': 300, 'landmarks': 50}
-SELECTION = 10_000  # training examples by which a bandwidth is chosen, at most
+SELECTION = 10_000  # maximum number of training examples used to choose a bandwidth
 KINDS = ('pixels', 'gabor', 'convolutional')
 
 
 def check(settings):
-  """Raises BadInput for settings of either kernel artifact that cannot be used."""
+  """Raises BadInput for unusable settings of either kernel artifact."""
   check_settings(settings)
   data = sources.load(settings['dataset'])
   for name, kind, labels in (
@@ -61,7 +61,7 @@ def check(settings):
 
 
 def check_settings(settings):
-  """What `check` finds out without the data."""
+  """The part of `check` that does not need the data."""
   for name in ('num_train', 'num_test', 'landmarks', 'max_iterations'):
     if not settings[name] >= 1:
       raise BadInput(f'{name} is {settings[name]}, but it must be at least 1.')
@@ -78,7 +78,7 @@ def check_settings(settings):
     raise BadInput(f'tolerance is {settings["tolerance"]}, but it must be in (0, 1).')
   ridges = settings['ridges']
   if not ridges or not all(0 <= ridge < math.inf for ridge in ridges):
-    raise BadInput(f'ridges is {ridges}, but it must hold numbers of 0 or more.')
+    raise BadInput(f'ridges is {ridges}, but it must hold finite numbers of 0 or more.')
   check_features(settings)
 
 
@@ -88,7 +88,7 @@ def check_features(settings):
     if 8 * settings['filters'] < examples and 0 in settings['ridges']:
       raise BadInput(
         f'{settings["filters"]} filters give {8 * settings["filters"]} features, too few '
-        f'to fit {examples} examples exactly; leave 0 out of ridges, or take at least '
+        f'to fit {examples} examples exactly; leave 0 out of ridges, or use at least '
         f'{math.ceil(examples / 8)} filters.'
       )
     return
@@ -100,7 +100,7 @@ def check_features(settings):
 
 
 def num_features(settings, shape):
-  """How many are in memory at once."""
+  """Number of features in memory at once."""
   if settings['features'] == 'convolutional':
     return 8 * min(settings['filters'], settings['block'])
   if settings['features'] == 'gabor':
@@ -110,7 +110,7 @@ def num_features(settings, shape):
 
 
 def expected_seconds(settings):
-  """On two CPU cores at 10^11 products a second, and 12 GB/s."""
+  """Estimated seconds on two CPU cores, at 10^11 multiplications per second and 12 GB/s."""
   examples, tests = settings['num_train'], settings['num_test'] + settings['held_out']
   shape = {'digits': (8, 8, 1), 'mnist': (28, 28, 1)}.get(settings['dataset'], (32, 32, 3))
   dimensions, work = num_features(settings, shape), 0
@@ -126,17 +126,17 @@ def expected_seconds(settings):
 
 
 def compute(settings, folder, say):
-  """Features, Gram matrix, and for every ridge conjugate gradients.
+  """Computes features and the Gram matrix, then solves for every ridge.
 
   Args:
-    settings: of a row, with the seed: of which examples are taken, and of the filters.
+    settings: those of a row, and the seed, which selects the examples and the filters.
     folder: gets the state of every ridge, so that the same call resumes after a kill.
-    say: gets lines of progress.
+    say: say(line) shows progress.
 
   Returns:
-    bandwidth, seconds of the parts, and `path`: for every ridge its errors (fractions),
-    norms, iterations, the numbers of the test examples that it gets wrong, and without a
-    ridge whether it interpolates.
+    A dict with the bandwidth, the seconds of each part, and `path`: for every ridge its
+    errors (fractions), norms, iterations, the indices of the misclassified test examples
+    and, at ridge 0, whether it interpolates.
   """
   data = split(sources.load(settings['dataset']), settings)
   targets = np.eye(data.num_classes, dtype=np.float32)[data.y_train].T
@@ -148,7 +148,7 @@ def compute(settings, folder, say):
   started = time.monotonic()
   marks = interpolation.spread_landmarks(gram.layout, settings['landmarks'])
   rank_part = interpolation.low_rank(gram, marks)
-  gram = gram._replace(landmarks=())  # used up
+  gram = gram._replace(landmarks=())  # no longer needed
   seconds['low_rank'] = time.monotonic() - started
 
   def watch(ridge, alpha, history):
@@ -181,7 +181,7 @@ def compute(settings, folder, say):
 
 
 def split(data, settings):
-  """A Dataset of as many examples as asked for; those held out join the test examples."""
+  """The requested number of examples; those held out are appended to the test set."""
   chosen = np.random.default_rng(settings['seed']).permutation(len(data.y_train))
   chosen = chosen[: settings['num_train']]
   train, held = np.split(chosen, [settings['num_train'] - settings['held_out']])
@@ -195,7 +195,7 @@ def split(data, settings):
 
 
 def make_gram(data, settings, folder, seconds, say):
-  """(Gram, order of the training examples in it, bandwidth or None)."""
+  """(Gram, the order of its training examples, bandwidth or None)."""
   layout = interpolation.make_layout(len(data.y_train))
   marks = interpolation.spread_landmarks(layout, settings['landmarks'])
   if settings['features'] == 'convolutional':
@@ -231,7 +231,7 @@ def convolutional_gram(data, settings, marks, say):
 
 
 def embed(data, settings):
-  """float32 (n, d) of the training and of the test images, less the training mean."""
+  """float32 (n, d) features of training and test images, minus the training mean."""
   images = data.x_train, data.x_test
   if settings['features'] == 'gabor':
     options = (settings[name] for name in ('wavelengths', 'orientations'))
@@ -244,10 +244,10 @@ def embed(data, settings):
 
 
 def choose_bandwidth(train, labels, bandwidths, folder, say):
-  """The one of the least error on training examples held out for that.
+  """The bandwidth with the lowest error on training examples held out for this choice.
 
-  Of the first SELECTION training examples, four fifths are fitted exactly and the others
-  tell the error. The test set has no part in it. Of equals the first is taken.
+  Four fifths of the first SELECTION training examples are fitted exactly (with a ridge of
+  1e-6), and the rest measure the error. The test set is not used. Ties go to the first.
   """
   if len(bandwidths) == 1:
     return bandwidths[0]
@@ -268,13 +268,13 @@ def choose_bandwidth(train, labels, bandwidths, folder, say):
 
 
 def misclassified(gram, alpha, labels):
-  """bool (n,): which of the test examples, and then those held out, are wrong."""
+  """bool (n,): which test examples, then held-out examples, are misclassified."""
   guesses = np.argmax(np.asarray(interpolation.predict(gram.tests, alpha)), 0)
   return guesses[: len(labels)] != labels
 
 
 def test_errors(gram, alpha, labels, num_test):
-  """{'test_error', and where examples are held out 'held_out_error'}, fractions."""
+  """{'test_error'}, and 'held_out_error' if examples are held out, as fractions."""
   wrong = misclassified(gram, alpha, labels)
   errors = {'test_error': float(wrong[:num_test].mean())}
   if len(labels) > num_test:
@@ -316,15 +316,15 @@ def summarize(gram, alpha, targets, ridge, history, tolerance):
 
 
 def standard_error(error, count):
-  """Standard error of an error rate, a fraction, that was measured on `count` examples."""
+  """Standard error of an error rate (a fraction) measured on `count` examples."""
   return math.sqrt(error * (1 - error) / count)
 
 
 def measure(runs, name, seed):
-  """The numbers at ridge 0, and the least test error of those with a ridge.
+  """The numbers at ridge 0, and the test error and p-value at the best positive ridge.
 
-  Where examples are held out, these choose the ridge; else the test set does, so its
-  p value is too small by up to a factor of the number of ridges.
+  The best ridge is chosen on held-out examples if there are any. Otherwise it is chosen on
+  the test set, and its p-value is too small by up to a factor of the number of ridges.
   """
   summary, num_test = runs[name, seed].summary, runs[name, seed].config['num_test']
   exact = next((point for point in summary['path'] if point['ridge'] == 0), None)
@@ -345,7 +345,7 @@ def measure(runs, name, seed):
   if ridged:
     best = min(ridged, key=lambda point: point.get('held_out_error', point['test_error']))
     measured |= {'ridge_test_error': 100 * best['test_error'], 'ridge': best['ridge']}
-    if exact and 'wrong' in exact:  # runs of older versions have numbers alone
+    if exact and 'wrong' in exact:  # older runs stored only the error rates
       examples = np.arange(num_test)
       measured['ridge_p_value'] = significance.mcnemar(
         *(~np.isin(examples, point['wrong']) for point in (exact, best))
@@ -358,7 +358,7 @@ def summaries(runs, name):
 
 
 def plot_path(axis, summary, column, color, label):
-  """A column of the ridge path; ridge 0 stands at the left end of a logarithmic axis."""
+  """Plots a column of the ridge path; ridge 0 is at the left end of a logarithmic axis."""
   ridges = [point['ridge'] for point in summary['path']]
   scale = 100 if column.endswith('error') else 1
   values = [scale * point[column] for point in summary['path']]

@@ -1,4 +1,4 @@
-"""Section 5: SGD on linear models, from zero, finds the solution of least norm."""
+"""Section 5: SGD on linear models, started at zero, finds the minimum-norm solution."""
 
 import jax
 import jax.numpy as jnp
@@ -11,26 +11,26 @@ from rethink_gen.theory import linear
 
 TITLE = 'Linear models: the solution that SGD finds'
 ASKED = (
-  'With more unknowns than equations, a linear model has infinitely many weights of '
-  'training error zero. Which does SGD find, and can flatness tell them apart?'
+  'With more unknowns than equations, a linear model has infinitely many solutions with '
+  'zero training error. Which one does SGD find, and can flatness tell them apart?'
 )
 FOUND = (
-  'Started at zero, SGD stays in the span of the data, where there is one solution: that '
-  'of least norm. And the Hessian of the loss is the same at every solution, so flatness, '
-  'as the Hessian measures it, cannot tell them apart.'
+  'Started at zero, SGD stays in the span of the data, which contains exactly one '
+  'solution: the one with minimum norm. The Hessian of the loss is the same at every '
+  'solution, so flatness, as measured by the Hessian, cannot tell them apart.'
 )
 COLUMNS = {
   'loss': Column('training loss', '', '.1e'),
-  'distance': Column('distance to least norm, relative', '', '.1e'),
+  'distance': Column('relative distance to minimum-norm solution', '', '.1e'),
   'distance_in_rows': Column('distance within the row space', '', '.1e'),
-  'kept': Column('change outside it, relative', '', '.1e'),
-  'norm': Column('norm / least norm', '', '.4f'),
-  'hessian_difference': Column('Hessian: end against start', '', '.1e'),
+  'kept': Column('relative change outside it', '', '.1e'),
+  'norm': Column('norm / minimum norm', '', '.4f'),
+  'hessian_difference': Column('largest change of the Hessian', '', '.1e'),
 }
 CAPTION = (
-  'Distance of the weights to the solution of least norm, relative to its norm, against '
-  'steps of SGD. A start off the row space of the data keeps what lies outside it (dotted: '
-  'the part of the start there), and converges to another solution. In float64.'
+  'Distance of the weights to the minimum-norm solution, relative to its norm, against '
+  'SGD steps. A start outside the row space of the data keeps its component outside it '
+  '(dotted: the size of that component) and converges to a different solution. In float64.'
 )
 SAYS = {
   'smoke': '10 handwritten digits, 20,000 steps.',
@@ -60,8 +60,8 @@ def expected_seconds(settings):
 
 
 def compute(settings, folder, say):
-  """Images, per-image standardized, against their centered class numbers."""
-  del folder, say  # seconds
+  """Regresses centered class indices on per-image standardized images."""
+  del folder, say  # takes only seconds
   data = sources.load(settings['dataset'])
   images = jnp.asarray(data.x_train[: settings['num_train']])
   shape = preprocess.crop_shape(*images.shape[1:3])
@@ -79,7 +79,7 @@ def _solve(x, y, settings):
   start_key, order_key = jax.random.split(jax.random.key(settings['seed']))
   start = jax.random.normal(start_key, least.shape)
   start *= STARTS[settings['start']] * scale / jnp.linalg.norm(start)
-  # The largest rate at which a step on one example cannot overshoot it.
+  # The largest learning rate at which a step on one example cannot overshoot.
   rate = 1 / jnp.max(jnp.sum(x**2, axis=1))
   per_record = settings['steps_per_record']
   weights = linear.descend(x, y, start, rate, 1, 100, per_record, order_key)
@@ -118,7 +118,7 @@ def draw(entries, runs):
     axis.plot(summary['steps'], summary['distances'], color=colors[name], label=label)
     if summary['start_outside'] > 0.01:
       axis.axhline(summary['start_outside'], linestyle=':', color=colors[name])
-  axis.set(xlabel='steps', ylabel='distance to the solution of least norm', yscale='log')
+  axis.set(xlabel='steps', ylabel='distance to the minimum-norm solution', yscale='log')
   drawing.legend(axis)
   return figure
 
@@ -127,14 +127,14 @@ def findings(entries):
   ours = {e['name']: e['ours'] for e in entries if e['ours']['norm'] is not None}
   if 'zero' in ours:
     yield (
-      f'From zero SGD comes to {ours["zero"]["distance"]:.0e} of the solution of least '
-      f'norm, at a training loss of {ours["zero"]["loss"]:.0e}.'
+      f'From zero, SGD ends at a relative distance of {ours["zero"]["distance"]:.0e} from '
+      f'the minimum-norm solution, at a training loss of {ours["zero"]["loss"]:.0e}.'
     )
   if 'random' in ours:
     yield (
-      f'From a random start it ends at a solution {ours["random"]["norm"]:.2f} times as '
-      f'long, at a loss of {ours["random"]["loss"]:.0e}; outside the row space the '
-      f'weights moved by {ours["random"]["kept"]:.0e} of the least norm.'
+      f'From a random start it ends at {ours["random"]["norm"]:.2f} times the minimum '
+      f'norm, at a loss of {ours["random"]["loss"]:.0e}; outside the row space the '
+      f'weights moved by {ours["random"]["kept"]:.0e} of the minimum norm.'
     )
   if ours:
     largest = max(numbers['hessian_difference'] for numbers in ours.values())

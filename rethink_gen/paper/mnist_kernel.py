@@ -1,4 +1,4 @@
-"""Section 5: the Gaussian kernel machine that fits MNIST without any regularization."""
+"""Section 5: a Gaussian kernel machine that fits MNIST without any regularization."""
 
 import math
 
@@ -12,22 +12,23 @@ expected_seconds, measure = kernels.expected_seconds, kernels.measure
 TITLE = 'Kernel machines on MNIST: every example fitted, without regularization'
 ASKED = (
   'A kernel machine has as many coefficients as there are examples, and one linear system '
-  'fits them all. Does the solution of least norm generalize without any regularization? '
-  'And is the smaller norm the better model?'
+  'fits them all. Does the minimum-norm solution generalize without any regularization? '
+  'And does a smaller norm mean a better model?'
 )
 FOUND = (
-  'It does: 1.2 % test error on raw pixels, 0.6 % on Gabor wavelets, and a ridge does not '
-  'help. But the wavelets have the larger norm, 390 against 220: of these two models the '
-  'one of smaller norm is not the better one.'
+  'It does: 1.2 % test error on raw pixels, 0.6 % on Gabor wavelets, and a ridge penalty '
+  'does not help. But the wavelets have the larger norm, 390 versus 220: of these two '
+  'models, the one with the smaller norm is not the better one.'
 )
 COLUMNS = kernels.COLUMNS
 CAPTION = (
   'Left and middle: test error and norm sqrt(αᵀKα), over all classes, against the ridge λ '
   'in (K + λI) α = Y, where Y is 1 for the class and 0 for the others. Right: the largest '
-  'relative residual of a class against iterations at λ = 0. A solution interpolates if it '
-  'classifies every training example right at a relative residual of 1e-3 or less. The '
-  'best ridge is chosen on the test set itself, which makes its error and its p too small. '
-  'p is that of McNemar’s exact test on the test examples that one of the two gets wrong.'
+  'relative residual over classes against iterations at λ = 0. A solution interpolates if '
+  'it classifies every training example correctly at a relative residual of 1e-3 or less. '
+  'The best ridge is chosen on the test set itself, which makes its error and its p too '
+  'small. p is from McNemar’s exact test on the test examples that exactly one of the two '
+  'solutions gets wrong.'
 )
 SAYS = {
   'smoke': '500 handwritten digits.',
@@ -56,7 +57,7 @@ def rows(scale):
       'mnist_kernel',
       kernels.COMMON | data | pixels,
       {'train_error': 0.0, 'test_error': 1.2, 'norm': 220.0},
-      "the kernel of the first author's script, exp(-0.02 |x - x'|²)",
+      "the kernel from the first author's script, exp(-0.02 |x - x'|²)",
     ),
     Row(
       'gabor',
@@ -86,9 +87,9 @@ def findings(entries):
   for name, numbers in ours.items():
     yield (
       f'{name}: without a ridge the training error is {numbers["train_error"]:.2f} %, the '
-      f'test error {numbers["test_error"]:.2f} %, the norm {numbers["norm"]:,.0f}, at a '
+      f'test error {numbers["test_error"]:.2f} % and the norm {numbers["norm"]:,.0f}, at a '
       f'relative residual of {numbers["residual"]:.2e}'
-      f'{"" if numbers["interpolates"] else ", which does not count as interpolated"}.'
+      f'{"" if numbers["interpolates"] else ", which does not count as interpolation"}.'
     )
     if numbers['ridge_test_error'] is not None:
       change = numbers['ridge_test_error'] - numbers['test_error']
@@ -104,5 +105,5 @@ def findings(entries):
     error = math.hypot(gabor['standard_error'], pixels['standard_error'])
     yield (
       f'The wavelets change the test error by {change:+z.2f} points (standard error '
-      f'{error:.2f}, as if measured on two test sets), with the {side} norm.'
+      f'{error:.2f}, as if on two independent test sets) and have the {side} norm.'
     )

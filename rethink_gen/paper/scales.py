@@ -1,42 +1,42 @@
-"""How much data, and how long, at each scale: what an artifact's rows start from."""
+"""Scales: how much data an artifact's rows train on, and for how long."""
 
 from rethink_gen import config as config_lib
 
-# The paper gives no coefficient. With this one the MLP 1x512 lost 0.11 points of its
-# training accuracy on random labels, with 0.0005 0.44, in the paper 0.13 (one run each;
+# The paper gives no coefficient. On random labels, this one cost the MLP 1x512 0.11 points
+# of training accuracy and 0.0005 cost 0.44, against 0.13 in the paper (one run each;
 # Appendix E has both).
 WEIGHT_DECAY = 0.0001
 
 SCALES = ('smoke', 'laptop', 'full')
 SAYS = {
   'smoke': (
-    'Smoke scale: 96 handwritten digits and two epochs. It shows that everything runs, '
-    'and nothing about the question.'
+    'Smoke scale: 96 handwritten digits and two epochs. This shows that everything runs, '
+    'but says nothing about the question.'
   ),
   'laptop': (
-    'Laptop scale: the MLPs train on all of CIFAR-10 as in the paper (in figures 1(b) and '
-    '1(c) on 10,000 images); AlexNet trains on its first 5,000 images and Inception on its '
-    'first 1,000, in batches of 32, and both are tested on the first 1,000 or 2,000 of the '
-    'test set. Whether they fit can be set beside the paper; their accuracy on true labels '
-    'is that of a smaller training set, and so has no number of the paper beside it.'
+    'Laptop scale: the MLPs train on all of CIFAR-10 as in the paper (on 10,000 images in '
+    'figures 1(b) and 1(c)); AlexNet trains on the first 5,000 images and is tested on the '
+    'first 2,000, Inception on the first 1,000 each, both in batches of 32. Whether they '
+    'fit is comparable to the paper; their accuracy on true labels is that of a smaller '
+    "training set, so it is shown without the paper's number."
   ),
   'full': 'Full scale: all of CIFAR-10, as in the paper.',
 }
 DIGITS = {
   'dataset.name': 'digits',
   'dataset.num_train': 96,
-  'dataset.num_test': 96,  # as many: one compilation serves both evaluations
+  'dataset.num_test': 96,  # the same size, so that both evaluations compile once
   'batch_size': 32,
   'num_epochs': 2,
 }
 SMOKE = {
-  # Two modules, one of each kind, compile in seconds.
+  # Two modules, one of each kind, which compile in seconds.
   'inception': DIGITS | {'model.modules': '16+16 16'},
   'alexnet': DIGITS,
   'mlp': DIGITS,
 }
-# On two cores the work is in the images, not in the steps: batches of 32 fit a subset in
-# fewer epochs than the paper's 128.
+# On two cores, the cost is in the number of images, not of steps, and batches of 32 fit a
+# subset in fewer epochs than the paper's 128.
 INCEPTION = {
   'dataset.num_train': 1_000,
   'dataset.num_test': 1_000,
@@ -56,7 +56,7 @@ LAPTOP = {
   },
   'mlp': {'eval_every': 20},
 }
-# Inception: as far as figure 1(a) goes, 25,000 steps, after which it no longer moves.
+# Inception: 25,000 steps, where figure 1(a) ends and the loss no longer changes.
 FULL = {
   'inception': {'num_epochs': 65},
   'alexnet': {},
@@ -65,19 +65,19 @@ FULL = {
 
 
 def changes(scale, config):
-  """{field: value} that brings configs/CONFIG.py to a scale."""
+  """{field: value} to change in configs/CONFIG.py for a scale."""
   by_model = {'smoke': SMOKE, 'laptop': LAPTOP, 'full': FULL}[scale]
   model = config_lib.named(config).model.name
   return {'stop_at_train_accuracy': None} | by_model[model]
 
 
 def comparable(paper, changes):
-  """What of the paper's numbers can stand beside a row: on a subset, no test accuracy.
+  """The paper's numbers that a row can be compared to: on a subset, no test accuracy.
 
   Args:
     paper: {column: number}.
-    changes: {field: value} of the row. On random labels any test accuracy can: it is that
-      of guessing.
+    changes: {field: value} of the row; {} on random labels, where the test accuracy is that
+      of guessing and always comparable.
   """
   if 'dataset.num_train' not in changes:
     return paper
@@ -85,7 +85,7 @@ def comparable(paper, changes):
 
 
 def noise_level(scale, config):
-  """What figures 1(b) and 1(c) change: many runs, each until it fits."""
+  """{field: value} specific to figures 1(b) and 1(c): many runs, each until it fits."""
   laptop = {
     'inception': {'num_epochs': 40},
     'alexnet': {'num_epochs': 60},

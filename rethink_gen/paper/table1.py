@@ -12,15 +12,15 @@ ASKED = (
   'they owe to explicit regularization, here weight decay and random crops?'
 )
 FOUND = (
-  'Every network fits the training set, true labels or random ones, with or without '
-  'regularization. The regularizers move the test accuracy by a few points; the gap '
+  'Every network fits the training set, with true or random labels, with or without '
+  'regularization. The regularizers change the test accuracy by a few points; the gap '
   'between true and random labels is far larger.'
 )
 COLUMNS = {
   'train_accuracy': Column('training accuracy', '%', '.2f'),
   'test_accuracy': Column('test accuracy', '%', '.2f'),
 }
-# model, random crop, weight decay, random labels: training and test accuracy, in percent
+# model, random crop, weight decay, random labels; training and test accuracy in percent
 PAPER = (
   ('inception', True, True, False, 100.0, 89.05),
   ('inception', True, False, False, 100.0, 89.31),
@@ -75,23 +75,26 @@ def draw(entries, runs):
   return drawing.beside_the_paper(entries, labels)
 
 
-CAPTION = 'Rings: the paper. Dots: here, with the standard deviation where there are seeds.'
+CAPTION = (
+  'Open circles: the paper. Dots: ours, with the standard deviation if there are several '
+  'seeds.'
+)
 
 
 def findings(entries):
-  """What the numbers say, a sentence each."""
+  """What the numbers say, one sentence each."""
   measured = [entry for entry in entries if None not in entry['ours'].values()]
   random = [e['ours'] for e in measured if e['config'].endswith('_random')]
   true = [e['ours'] for e in measured if not e['config'].endswith('_random')]
   for labels, group in (('true', true), ('random', random)):
     if group:
       lowest = min(ours['train_accuracy'] for ours in group)
-      # What is not quite all is not rounded to 100.00.
+      # Less than 100 % is never rounded up to 100.00.
       at_least = '100 %' if lowest == 100 else f'{min(lowest, 99.99):.2f} % or more'
       span = format_range([ours['test_accuracy'] for ours in group])
       yield (
-        f'On {labels} labels ({len(group)} rows) the training accuracy is {at_least}, the '
-        f'test accuracy {span} %.'
+        f'On {labels} labels ({len(group)} rows) the training accuracy is {at_least} and '
+        f'the test accuracy {span} %.'
       )
   values = {entry['name']: entry['values']['test_accuracy'] for entry in measured}
   for name in values:

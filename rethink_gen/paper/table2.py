@@ -1,4 +1,4 @@
-"""Table 2: Inception V3 on ImageNet, with and without regularizers, and random labels."""
+"""Table 2: Inception V3 on ImageNet, on true and random labels and without regularizers."""
 
 from rethink_gen.reporting import drawing
 from rethink_gen.reporting.artifacts import Column, Row
@@ -6,15 +6,15 @@ from rethink_gen.text import format_range
 
 TITLE = 'Table 2: Inception V3 learns and memorizes ImageNet'
 ASKED = (
-  'A million images in a thousand classes, and a network with all of its regularizers: '
-  'augmentation, dropout, weight decay. What remains of its test accuracy without them, '
-  'and does it fit a million random labels too?'
+  'A network learns a million images in a thousand classes with all of its regularizers: '
+  'augmentation, dropout, weight decay. How much of its test accuracy remains without '
+  'them, and does it fit a million random labels too?'
 )
 FOUND = (
   'Without any regularizer the top-1 test accuracy falls from 77.84 to 59.80 %, far above '
   'chance; early stopping would have kept 63.16 %. On random labels the network reaches '
-  '95.20 % training accuracy, with hyperparameters tuned for true ones, and 0.1 % on the '
-  'test set.'
+  '95.20 % training accuracy, with hyperparameters tuned for true labels, and 0.1 % test '
+  'accuracy.'
 )
 COLUMNS = {
   'train_accuracy': Column('training, top-1', '%', '.2f'),
@@ -25,18 +25,18 @@ COLUMNS = {
   'best_test_top5_accuracy': Column('best test, top-5', '%', '.2f'),
 }
 CAPTION = (
-  'Top-1 accuracies. Rings: the paper. Dots: here. The best test accuracy is that of all '
-  'evaluations, chosen on the test set itself.'
+  'Top-1 accuracies. Open circles: the paper. Dots: ours. The best test accuracy is the '
+  'maximum over all evaluations, chosen on the test set itself.'
 )
 SAYS = {
   'smoke': (
-    'Smoke scale: 16 generated images of colored shapes, 75 pixels wide, one epoch. It '
-    'shows that everything runs, and nothing about the question.'
+    'Smoke scale: 16 generated images of colored shapes, 75 pixels wide, one epoch. This '
+    'shows that everything runs, but says nothing about the question.'
   ),
   'laptop': (
     'Laptop scale: 200 generated images of colored shapes in ten classes, 75 pixels wide. '
-    'No ImageNet, and no number to set beside the paper: it shows whether the network '
-    'learns and memorizes on the path that ImageNet takes.'
+    'This is not ImageNet, and no number is comparable to the paper; it shows whether the '
+    'network learns and memorizes when trained through the same code as on ImageNet.'
   ),
   'full': 'Full scale: ImageNet at 299 x 299 pixels, as in the paper.',
 }
@@ -79,7 +79,7 @@ SCALES = {
     'batch_size': 8,
     'num_epochs': 1,
     'eval_every': 1,
-    'model.repeats': '1 1 1',  # compiles sooner
+    'model.repeats': '1 1 1',  # compiles faster
   },
   'laptop': GENERATED
   | {
@@ -116,7 +116,7 @@ def draw(entries, runs):
 
 
 def findings(entries):
-  """What the numbers say, a sentence each."""
+  """What the numbers say, one sentence each."""
   ours = {e['name']: e['ours'] for e in entries if e['ours']['test_accuracy'] is not None}
   if {'true', 'true_augmentation_dropout_decay'} <= ours.keys():
     with_all, without = ours['true_augmentation_dropout_decay'], ours['true']
@@ -124,13 +124,14 @@ def findings(entries):
       f'Without regularizers the test accuracy is {without["test_accuracy"]:.2f} %, with '
       f'all of them {with_all["test_accuracy"]:.2f} %; without them the best evaluation, '
       'chosen on the test set, is '
-      f'{without["best_test_accuracy"] - without["test_accuracy"]:.2f} points better.'
+      f'{without["best_test_accuracy"] - without["test_accuracy"]:.2f} points better than '
+      'the last.'
     )
   random = [numbers for name, numbers in ours.items() if name.startswith('random')]
   if random:
     span = format_range([numbers['train_accuracy'] for numbers in random])
     yield (
-      f'On random labels ({len(random)} rows) the training accuracy is {span} %, the '
+      f'On random labels ({len(random)} rows) the training accuracy is {span} % and the '
       'test accuracy at most '
       f'{max(numbers["test_accuracy"] for numbers in random):.2f} %.'
     )

@@ -1,7 +1,7 @@
-"""Theorem 1: a network with 2n + d weights that has any labels on a sample.
+"""Theorem 1: a network with 2n + d weights that fits any labels on a sample.
 
-The theorem has two layers. Its corollary has every depth, but O(n + d) weights, so the
-paper's number stands beside ours at depth two alone.
+The theorem is about two layers. Its corollary covers every depth with O(n + d) weights, so
+the paper gives a number to compare with at depth two only.
 """
 
 import time
@@ -16,15 +16,14 @@ from rethink_gen.theory import expressivity
 
 TITLE = 'Theorem 1: 2n + d weights fit any labels'
 ASKED = (
-  'How many weights does a ReLU network need to have any labels on n points in d '
-  'dimensions?'
+  'How many weights does a ReLU network need to fit any labels on n points in d dimensions?'
 )
 FOUND = (
   '2n + d in two layers (Theorem 1), and O(n + d) at every depth k with a width of O(n/k) '
-  '(its corollary, which gives no constant). The proof is a construction.'
+  '(its corollary, which gives no constant). The proof is constructive.'
 )
 COLUMNS = {
-  'weights': Column('weights to choose', '', ',.0f'),
+  'weights': Column('free weights', '', ',.0f'),
   'width': Column('width', '', ',.0f'),
   'train_accuracy': Column('training accuracy', '%', '.2f'),
   'error': Column('largest error', '', '.1e'),
@@ -34,10 +33,10 @@ COLUMNS = {
   'seconds_to_evaluate': Column('seconds to evaluate', '', '.2f'),
 }
 CAPTION = (
-  'Left: the function along the direction that the network projects on, at ten of its '
-  'points in a row: piecewise linear, through every label. Right: how steep its pieces '
-  'are. The nearest neighbors of n random points on a line are of the order of 1/n² apart, '
-  'less than single precision tells apart at 50,000 points: hence float64.'
+  'Left: the function along the direction that the network projects onto, at ten '
+  'consecutive points: piecewise linear, through every label. Right: the slopes of its '
+  'pieces. The closest of n random points on a line are about 1/n² apart, which single '
+  'precision cannot resolve at 50,000 points: hence float64.'
 )
 DEPTHS = (2, 3, 5, 10)
 SAYS = {
@@ -69,7 +68,7 @@ def rows(scale):
 
 def check(settings):
   if settings['num_train'] < 1:
-    raise BadInput(f'num_train is {settings["num_train"]}, but a sample has a point.')
+    raise BadInput(f'num_train is {settings["num_train"]}, but it must be at least 1.')
   sources.load(settings['dataset'])
 
 
@@ -78,8 +77,8 @@ def expected_seconds(settings):
 
 
 def compute(settings, folder, say):
-  """Random labels fitted; outputs are class numbers, rounded to tell the class."""
-  del folder  # seconds
+  """Fits random labels; outputs are class indices, rounded to the nearest class."""
+  del folder  # takes only seconds
   original = sources.load(settings['dataset'])
   data = corruption.corrupt(original, 'random_labels', settings['seed'], 0.0)
   x_train, y_train = data.x_train[: settings['num_train']], data.y_train
@@ -117,7 +116,7 @@ def compute(settings, folder, say):
     'error_float32': float(np.abs(in_float32 - labels).max()),
     'seconds_to_construct': constructed - started,
     'seconds_to_evaluate': evaluated - constructed,
-    # What the figure shows: slopes, and ten points in the middle.
+    # For the figure: slopes, and ten points in the middle.
     'slopes': np.percentile(np.abs(np.cumsum(weights)), np.arange(101)).tolist(),
     'thresholds': thresholds[middle : middle + 10].tolist(),
     'pieces': np.cumsum(weights)[middle : middle + 10].tolist(),
@@ -125,7 +124,7 @@ def compute(settings, folder, say):
 
 
 def _layer(name):
-  """Sorts direction first, then layers by their number."""
+  """Sort key: the direction first, then layers by number."""
   return int(name.rpartition('_')[2]) if '_' in name else -1
 
 
@@ -146,9 +145,7 @@ def draw(entries, runs):
     values = np.concatenate([[0], np.cumsum(rises)])
     function.plot(thresholds - thresholds[0], values - values.min(), 'o-')
     slopes.plot(np.arange(101), summary['slopes'])
-  function.set(
-    xlabel='⟨a, x⟩, from the first point on', ylabel='output, from the lowest on'
-  )
+  function.set(xlabel='⟨a, x⟩ from the first point on', ylabel='output above the lowest')
   slopes.set(xlabel='share of the pieces (%)', ylabel='slope at most', yscale='log', ylim=1)
   return figure
 
@@ -158,7 +155,8 @@ def findings(entries):
     ours = entry['ours']
     if ours['weights'] is not None:
       yield (
-        f'Depth {entry["changes"]["depth"]}: {ours["weights"]:,.0f} weights to choose, in '
-        f'layers of at most {ours["width"]:,.0f} units, have '
-        f'{ours["train_accuracy"]:.2f} % of the random labels, to {ours["error"]:.0e}.'
+        f'Depth {entry["changes"]["depth"]}: {ours["weights"]:,.0f} free weights, in '
+        f'layers of at most {ours["width"]:,.0f} units, fit '
+        f'{ours["train_accuracy"]:.2f} % of the random labels, with a largest error of '
+        f'{ours["error"]:.0e}.'
       )

@@ -1,1 +1,1 @@
-"""What tables, figures and report pages share: the paper's, the studies', the audit's."""
+"""Tables, figures and report pages for the paper, the studies and the audit."""

@@ -1,8 +1,8 @@
-"""The contract of an artifact: a table or figure of the paper, or a study.
+"""The interface of an artifact: a table or figure of the paper, or a study.
 
-An artifact is a module with the names of `Artifact`. Its rows say, as data, what is to be
-run at each scale; the rest turns finished runs into numbers, a figure and sentences.
-Rows are training runs, unless the module also has the names of `Computed`.
+An artifact is a module with the names of `Artifact`. Its rows describe, as data, what to
+run at each scale; its functions turn finished runs into numbers, a figure and sentences.
+Rows are training runs unless the module also has the names of `Computed`.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,11 +12,11 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 class Row(NamedTuple):
   """One line of an artifact."""
 
-  name: str  # what --rows picks
-  config: str  # configs/NAME.py; for what is computed, the artifact's name
-  changes: dict  # {field: value} on top of it
+  name: str  # for --rows
+  config: str  # configs/NAME.py, or the artifact's name if the row is computed
+  changes: dict  # {field: value} on top of the config
   paper: dict = {}  # {column: the paper's number}
-  note: str = ''  # what the paper says in words, or what is different here
+  note: str = ''  # what the paper says in words, or what differs here
 
 
 class Column(NamedTuple):
@@ -28,14 +28,14 @@ class Column(NamedTuple):
 
 
 class Run(NamedTuple):
-  """What a finished run has left."""
+  """The results of a finished run."""
 
   config: dict
   summary: dict
-  records: list  # its evaluations, as in metrics.jsonl
+  records: list  # the evaluations, as in metrics.jsonl
   losses: Any  # float32 (steps,)
-  accuracies: Any = ()  # float32 (steps,), of the batches as they were trained on
-  examples: dict | None = None  # of `example_history.summarize`, where recorded
+  accuracies: Any = ()  # float32 (steps,), on the training batches
+  examples: dict | None = None  # from `example_history.summarize`, if recorded
 
 
 Runs = dict[tuple[str, int], Run]  # by (row name, seed)
@@ -43,15 +43,15 @@ Runs = dict[tuple[str, int], Run]  # by (row name, seed)
 
 @runtime_checkable
 class Artifact(Protocol):
-  """What every artifact's module has.
+  """The names that every artifact module has.
 
   Attributes:
-    TITLE, ASKED, FOUND, CAPTION: its heading, the question, what the paper found, and the
+    TITLE, ASKED, FOUND, CAPTION: the heading, the question, what the paper found, and the
       caption of the figure.
     COLUMNS: {name: Column}, the numbers in a row of the table.
 
-  Optional names: SAYS, {scale: sentence} where the scale means something of its own;
-  SEEDS, {scale: number of seeds} where a claim needs more than one.
+  Optional names: SAYS, {scale: sentence}, if the scales have a meaning specific to the
+  artifact; SEEDS, {scale: number of seeds}, if a claim needs more than one.
   """
 
   TITLE: str
@@ -64,26 +64,26 @@ class Artifact(Protocol):
     """The rows at a scale: 'smoke', 'laptop' or 'full'."""
 
   def measure(self, runs: Runs, name: str, seed: int) -> dict[str, float | None]:
-    """{column: number} of one run; it may compare it with the others."""
+    """{column: number} for one run, which may be compared with the others."""
 
   def draw(self, entries: list[dict], runs: Runs):
-    """The matplotlib Figure; entries as `grid.make_entries` gives them."""
+    """The matplotlib Figure; entries come from `grid.make_entries`."""
 
   def findings(self, entries: list[dict]) -> Iterable[str]:
-    """What the numbers say, a sentence each, and no more."""
+    """What the numbers say and no more, one sentence each."""
 
 
 @runtime_checkable
 class Computed(Protocol):
-  """What an artifact has besides if its rows are computed and not trained.
+  """The additional names of an artifact whose rows are computed rather than trained.
 
-  `settings` are a row's changes and 'seed', plain JSON: all that decides the result.
+  `settings` are a row's changes and 'seed' as plain JSON: all that determines the result.
   """
 
-  compute: Callable  # compute(settings, folder, say) -> dict, which summary.json gets
+  compute: Callable  # compute(settings, folder, say) -> dict for summary.json
 
   def check(self, settings: dict) -> None:
     """Raises BadInput for settings that `compute` cannot use, before anything runs."""
 
   def expected_seconds(self, settings: dict) -> float:
-    """Seconds that it takes on two CPU cores."""
+    """Estimated seconds on two CPU cores."""

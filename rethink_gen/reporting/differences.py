@@ -6,15 +6,15 @@ from typing import NamedTuple
 
 
 class Difference(NamedTuple):
-  """The mean difference of two rows over the seeds that both have."""
+  """The mean difference between two rows over the seeds that both have."""
 
   mean: float
-  error: float | None  # its standard error; None with one seed
+  error: float | None  # standard error of the mean; None with one seed
   seeds: int
 
 
 def paired(first, second):
-  """The Difference first - second of {seed: value or None}; None where no seed has both."""
+  """The Difference first - second of {seed: value or None}; None if no seed has both."""
   each = [
     value - second[seed]
     for seed, value in first.items()

@@ -1,8 +1,8 @@
-"""One look for all figures. Matplotlib, slow to import, comes with the first of them."""
+"""The style and shared plots of all figures; matplotlib is imported on first use."""
 
 import numpy as np
 
-# Told apart by color-blind readers too (Okabe and Ito).
+# Distinguishable by color-blind readers (Okabe and Ito).
 PALETTE = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9')
 COLORS = dict(
   zip(
@@ -34,7 +34,7 @@ WIDTH = 8.0  # inches
 
 
 def subplots(rows=1, columns=1, height=3.2, **options):
-  """(figure, axes) as of matplotlib, without its global state."""
+  """(figure, axes), as from matplotlib.pyplot but without its global state."""
   import matplotlib.figure
 
   with matplotlib.rc_context(STYLE):
@@ -50,13 +50,13 @@ def save(figure, path, **options):
 
 
 def legend(axis, **options):
-  """A legend, where anything is drawn that wants one."""
+  """Adds a legend if anything drawn has a label."""
   if axis.get_legend_handles_labels()[0]:
     axis.legend(frameon=False, **options)
 
 
 def beside_the_paper(entries, columns):
-  """A line a row, a panel for each of {column: its label}: rings the paper, dots ours."""
+  """A panel per {column: label}, a line per row; open circles: the paper, dots: ours."""
   height = 0.28 * len(entries) + 1.2
   figure, axes = subplots(1, len(columns), height=height, sharey=True, squeeze=False)
   for axis, (column, label) in zip(axes[0], columns.items(), strict=True):
@@ -77,9 +77,9 @@ def beside_the_paper(entries, columns):
 
 
 def accuracy_curves(runs, names):
-  """Training and test accuracy against epochs of {(row, seed): Run}, a color a row.
+  """Training and test accuracy against epochs for {(row, seed): Run}, one color per row.
 
-  From the test accuracy up to its running best is shaded; names: {row: in the legend}.
+  The gap from the test accuracy up to its running maximum is shaded; names: {row: label}.
   """
   figure, axis = subplots(height=3.8)
   colors = dict(zip(names, PALETTE, strict=False))
@@ -99,7 +99,7 @@ def accuracy_curves(runs, names):
 
 
 def smooth(losses, interval):
-  """(steps, losses) averaged over intervals of so many steps, at the intervals' ends."""
+  """(steps, losses): means over intervals of `interval` steps, and where those end."""
   interval = max(1, min(interval, len(losses)))
   count = len(losses) // interval
   means = np.asarray(losses[: count * interval]).reshape(count, interval).mean(1)

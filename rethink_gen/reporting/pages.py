@@ -1,4 +1,4 @@
-"""Report pages: one HTML file that needs no other, in one style."""
+"""Report pages: self-contained HTML files in a common style."""
 
 import base64
 import io
@@ -13,7 +13,7 @@ from rethink_gen.reporting import drawing
 
 
 def image(figure, kind):
-  """The bytes of a matplotlib figure; `kind` is 'png' or 'svg'."""
+  """A matplotlib figure as the bytes of an image; `kind` is 'png' or 'svg'."""
   content = io.BytesIO()
   # Without a date, the same runs give the same file.
   metadata = {'Date': None} if kind == 'svg' else None
@@ -22,13 +22,13 @@ def image(figure, kind):
 
 
 def data_uri(content, kind):
-  """The address of an image that is part of the page; `kind` as for `image`."""
+  """A data URI that embeds an image in a page; `kind` as for `image`."""
   mime = {'png': 'image/png', 'svg': 'image/svg+xml'}[kind]
   return f'data:{mime};base64,{base64.b64encode(content).decode()}'
 
 
 def render(template, **values):
-  """The page that a jinja2 template file makes of these values, the style and versions."""
+  """Renders a jinja2 template file with these values, the style and the versions."""
   style = pathlib.Path(__file__).with_name('style.css').read_text('utf-8')
   environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
   return environment.from_string(template.read_text('utf-8')).render(
@@ -39,5 +39,5 @@ def render(template, **values):
 
 
 def write(path, text):
-  """Writes UTF-8, whatever the locale; bytes in a path that are not UTF-8 are kept."""
+  """Writes UTF-8 whatever the locale; non-UTF-8 bytes in a path are preserved."""
   files.write_bytes(path, text.encode('utf-8', 'surrogateescape'))

@@ -1,11 +1,11 @@
-"""Tables of results as text."""
+"""Result tables as text and Markdown."""
 
 from rethink_gen.text import format_duration
 from rethink_gen.train import summaries
 
 
 def make_table(columns, entries):
-  """(header, lines) of text: the paper's number, ours and the difference, if there are."""
+  """(header, lines) of text: ours, with the paper's number and the difference if given."""
   header = ['row']
   for column, (label, unit, _) in columns.items():
     with_unit = f'{label} ({unit})' if unit else label
@@ -45,7 +45,7 @@ def make_table(columns, entries):
 
 
 def number(value, unit, form):
-  """A number as the tables show it; what is not quite 100 % is not rounded to it."""
+  """A number as the tables show it; less than 100 % is never rounded up to 100 %."""
   if value is None:
     return '–'
   if unit == '%' and 99.99 < value < 100:

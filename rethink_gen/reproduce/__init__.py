@@ -1,1 +1,1 @@
-"""Artifacts of the paper and studies that followed it, from runs to reports."""
+"""Reproduces the paper's artifacts and follow-up studies, from runs to reports."""

@@ -1,4 +1,4 @@
-r"""A table or figure of the paper, from its grid of runs to its report.
+r"""Reproduces a table or figure of the paper, from its grid of runs to its report.
 
   python -m rethink_gen.reproduce --artifact=table1 --scale=laptop --workdir=runs/paper
   python -m rethink_gen.reproduce --artifact=all --scale=smoke --workdir=runs/smoke
@@ -7,12 +7,12 @@ r"""A table or figure of the paper, from its grid of runs to its report.
   python -m rethink_gen.reproduce --artifact=table1 --scale=full --workdir=runs/bfloat16 \
       --precision=bfloat16 --set=optimizer.decay_every_steps=390
 
-The same command in the same folder resumes where it stopped, and what another artifact
-has run there is not run again. WORKDIR/runs holds the runs; WORKDIR/ARTIFACT gets
-results.json, table.md, the figure as PNG and SVG, and report.html; with --artifact=all
-WORKDIR/report.html has them all.
+The same command in the same folder resumes where it stopped, and runs that another artifact
+has finished there are not repeated. WORKDIR/runs holds the runs; WORKDIR/ARTIFACT gets
+results.json, table.md, the figure as PNG and SVG, and report.html; with --artifact=all,
+WORKDIR/report.html covers them all.
 
-On several machines that share a folder, or whose folders are brought together later:
+On several machines that share a folder, or whose folders are merged later:
 
   python -m rethink_gen.reproduce ... --shard=1/4     (and 2/4, 3/4, 4/4)
   python -m rethink_gen.reproduce ... --collect
@@ -21,7 +21,7 @@ On several machines that share a folder, or whose folders are brought together l
 from rethink_gen import interrupt
 
 if __name__ == '__main__':
-  interrupt.leave_at_once()  # before all that is slow to import
+  interrupt.leave_at_once()  # before the slow imports
 
 import fnmatch
 import pathlib
@@ -38,46 +38,51 @@ from rethink_gen.reproduce import grid, report, training
 from rethink_gen.reproduce.registry import ARTIFACTS
 
 ARTIFACT = flags.DEFINE_enum(
-  'artifact', None, [*ARTIFACTS, 'all'], 'What of the paper to reproduce.'
+  'artifact', None, [*ARTIFACTS, 'all'], 'The table, figure or study to reproduce.'
 )
 SCALE = flags.DEFINE_enum(
   'scale',
   'laptop',
   scales.SCALES,
-  'smoke: minutes in all; laptop: two CPU cores; full: wants a GPU.',
+  'smoke: minutes in total; laptop: for two CPU cores; full: for a GPU.',
 )
 WORKDIR = cli.define_path(
-  'workdir', None, 'The folder of runs and results; runs/paper_SCALE by default.'
+  'workdir', None, 'Folder for runs and results; runs/paper_SCALE by default.'
 )
 NUM_SEEDS = flags.DEFINE_integer(
   'num_seeds',
   None,
-  'Runs of every row, for a mean and a standard deviation; by default what the artifact '
-  'needs at this scale: 3 where it compares, otherwise 1.',
+  'Runs per row, for a mean and a standard deviation; by default what the artifact needs '
+  'at this scale: 3 if it compares rows, otherwise 1.',
   lower_bound=1,
 )
 PRECISION = flags.DEFINE_enum(
-  'precision', None, config_lib.PRECISIONS, "Precision of every training run; the config's."
+  'precision',
+  None,
+  config_lib.PRECISIONS,
+  "Precision of all training runs; by default the config's.",
 )
 SET = flags.DEFINE_multi_string(
   'set',
   [],
-  'FIELD=VALUE of the config of every training run, such as optimizer.momentum=0.8; can be '
-  'given several times.',
+  'FIELD=VALUE to set in the config of every training run, such as optimizer.momentum=0.8; '
+  'can be repeated.',
 )
 ROWS = flags.DEFINE_list(
-  'rows', None, "Rows to take, by name, such as 'mlp_*,alexnet'; all by default."
+  'rows', None, "Names of the rows to run, such as 'mlp_*,alexnet'; all by default."
 )
-DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Only list what would run, and its cost.')
+DRY_RUN = flags.DEFINE_bool(
+  'dry_run', False, 'Only list what would run, with estimated times.'
+)
 RUNS_AT_ONCE = flags.DEFINE_integer(
   'runs_at_once',
   None,
-  'How many runs of one model to train in one program; by default 16 MLPs on an '
-  'accelerator, and each by itself elsewhere.',
+  'How many runs of one model to train together; by default 16 for MLPs on an '
+  'accelerator, otherwise 1.',
   lower_bound=1,
 )
-SHARD = flags.DEFINE_string('shard', None, 'i/n: only run the i-th of n parts of the grid.')
-COLLECT = flags.DEFINE_bool('collect', False, 'Only draw, from the runs that are finished.')
+SHARD = flags.DEFINE_string('shard', None, 'i/n: run only the i-th of n parts of the grid.')
+COLLECT = flags.DEFINE_bool('collect', False, 'Run nothing; only report the finished runs.')
 
 
 def main(argv):
@@ -88,7 +93,7 @@ def main(argv):
 
 
 def reproduce(workdir):
-  """Runs the grids that are asked for, then writes what they give."""
+  """Runs the requested grids, then writes their results."""
   names = list(ARTIFACTS) if ARTIFACT.value == 'all' else [ARTIFACT.value]
   rows = pick({name: ARTIFACTS[name].rows(SCALE.value) for name in names})
   rows = change(rows)
@@ -110,7 +115,7 @@ def reproduce(workdir):
     grid.check(jobs)
     grid.run_all(jobs, RUNS_AT_ONCE.value)
   if SHARD.value:
-    print('This part is finished; --collect draws when all are.')
+    print('This part is finished; when all parts are, run with --collect.')
     return
   runs = {
     name: grid.collect(ARTIFACTS[name], of_one, seeds[name], workdir)
@@ -121,7 +126,7 @@ def reproduce(workdir):
 
 
 def pick(rows):
-  """Of {artifact: rows} those that --rows names; artifacts without any leave."""
+  """Keeps the rows selected by --rows and drops artifacts left without any."""
   if ROWS.value is None:
     return rows
   if not any(ROWS.value):
@@ -130,7 +135,7 @@ def pick(rows):
   for pattern in ROWS.value:
     if not fnmatch.filter(known, pattern):
       raise BadInput(
-        f'--rows has {pattern!r}, but no row has such a name; there are '
+        f'--rows has {pattern!r}, but no row has such a name; the rows are '
         f'{", ".join(sorted(known))}.'
       )
   picked = {
@@ -141,7 +146,7 @@ def pick(rows):
 
 
 def change(rows):
-  """The rows with --precision and --set on top of what each of them changes."""
+  """The rows with --precision and --set applied on top of their own changes."""
   changes = dict(map(cli.parse_change, SET.value))
   if PRECISION.value:
     changes['precision'] = PRECISION.value
@@ -161,7 +166,7 @@ def change(rows):
 
 
 def take_shard(jobs):
-  """Of the jobs every n-th, from the i-th on."""
+  """Every n-th of the jobs, starting with the i-th."""
   found = re.fullmatch(r'(\d+)/(\d+)', SHARD.value)
   if not found or not 1 <= int(found[1]) <= int(found[2]):
     raise BadInput(
@@ -172,12 +177,12 @@ def take_shard(jobs):
 
 
 def parse(argv):
-  """absl's flags from the command line, every fault of theirs in one sentence."""
+  """Parses absl's flags from the command line; reports any error in one sentence."""
   rest = cli.parse_flags(argv)
   if ARTIFACT.value is None:
-    cli.refuse(f'--artifact is missing; it is one of {", ".join(ARTIFACTS)}, all.')
+    cli.refuse(f'--artifact is missing; it must be one of {", ".join(ARTIFACTS)}, all.')
   if SHARD.value and COLLECT.value:
-    cli.refuse('--shard runs a part and --collect draws the whole; give one of them.')
+    cli.refuse('--shard runs a part and --collect reports the whole; give only one.')
   cli.refuse_rest(rest)
   return rest
 

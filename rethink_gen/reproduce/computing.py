@@ -1,7 +1,7 @@
-"""Rows that are computed: an artifact's own `compute(settings, folder, say)`.
+"""Rows that are computed by the artifact's own `compute(settings, folder, say)`.
 
-What it returns goes into summary.json, in a folder like that of a training run. It may keep
-what it has so far in that folder, and find it there after a kill.
+The result goes into summary.json, in a folder like that of a training run. The computation
+may store its progress in that folder and resume from it after a kill.
 """
 
 import time
@@ -13,22 +13,22 @@ from rethink_gen.train import summaries, workdirs
 
 
 def make_settings(row, seed):
-  """All that decides the result, as plain JSON."""
+  """Everything that determines the result, as plain JSON."""
   return row.changes | {'seed': seed}
 
 
 def check(job, folder):
-  """Raises BadInput where the computation would."""
+  """Raises BadInput for settings that `run` would reject."""
   workdirs.check_folder(folder.absolute())
   job.artifact.check(job.settings)
 
 
 def run(job, folder, title):
-  """The summary of the computation.
+  """Runs the computation and returns its summary.
 
   Raises:
-    BadInput: as the artifact's `compute` does, or when another process is at work here.
-    OSError: when the folder cannot be written.
+    BadInput: as the artifact's `compute` does, or if another process is using the folder.
+    OSError: if the folder cannot be written.
   """
   started = time.monotonic()
   folder.mkdir(parents=True, exist_ok=True)
@@ -48,13 +48,13 @@ def run(job, folder, title):
 
 
 def group(job, runs_at_once):
-  """(key, most) as of `training.group`: each by itself."""
+  """(key, most) as in `training.group`: computed rows run one at a time."""
   del job, runs_at_once
   return None, 1
 
 
 def describe(summary):
-  del summary  # says little in a few words; the table will say it
+  del summary  # the table has the numbers
   return 'computed'
 
 
@@ -63,10 +63,10 @@ def plan(job):
 
 
 def expected_seconds(job, jobs, seconds):
-  """What the artifact expects of it, times what the finished ones took of their own.
+  """The artifact's estimate, scaled by actual over estimated time of its finished jobs.
 
-  These are the jobs of the same artifact in `seconds`; before the first, the artifact's
-  own word for two CPU cores counts.
+  Finished jobs are those of the same artifact in `seconds`; before the first, the estimate
+  for two CPU cores is used as it is.
   """
   finished = [
     (seconds[folder], job.artifact.expected_seconds(other.settings))

@@ -1,8 +1,8 @@
-"""The grid of runs behind an artifact: what would run, running it, reading what has run.
+"""The grid of runs behind an artifact: planning, running and reading its runs.
 
-Every run lies in WORKDIR/runs/NAME-DIGEST, where the digest is of all its settings. So a
-run that two artifacts ask for is run once, a grid that was interrupted resumes where it
-stopped, and what another machine has run is found.
+Every run is stored in WORKDIR/runs/NAME-DIGEST, where the digest covers all its settings.
+So a run that two artifacts need is run once, an interrupted grid resumes where it stopped,
+and runs from another machine are found.
 """
 
 import hashlib
@@ -23,13 +23,13 @@ class Job(NamedTuple):
   """One run of a grid."""
 
   label: str  # for the terminal
-  settings: Any  # ConfigDict, or a dict of what is computed
-  artifact: Any  # the module whose row it is
-  kind: Any  # training or computing
+  settings: Any  # ConfigDict of a training run, or dict of a computed row
+  artifact: Any  # the module that the row belongs to
+  kind: Any  # the module training or computing
 
 
 def num_seeds(artifact, scale):
-  """How many seeds an artifact's claim needs at a scale; 1 where it does not say."""
+  """How many seeds an artifact's claim needs at a scale; 1 unless it specifies more."""
   return getattr(artifact, 'SEEDS', {}).get(scale, 1)
 
 
@@ -38,7 +38,7 @@ def kind_of(artifact):
 
 
 def make_grid(artifact, rows, num_seeds, workdir):
-  """{(row name, seed): (folder, settings)}, in the order in which it runs."""
+  """{(row name, seed): (folder, settings)}, in the order of execution."""
   kind = kind_of(artifact)
   return {
     (row.name, seed): (pathlib.Path(workdir, 'runs', folder_name(row, settings)), settings)
@@ -49,17 +49,17 @@ def make_grid(artifact, rows, num_seeds, workdir):
 
 
 def folder_name(row, settings):
-  """NAME-DIGEST: the same for the same settings, wherever the data set lies.
+  """NAME-DIGEST: the same for the same settings, wherever the data set is stored.
 
-  Of the fields that are not at their defaults, so that a new field, which changes nothing
-  until it is set, leaves the finished runs where they are found.
+  The digest covers only fields that differ from their defaults, so that finished runs are
+  still found after a new field has been added to the config.
   """
   text = json.dumps(config_lib.changes(settings), sort_keys=True)
   return f'{row.config}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}'
 
 
 def make_jobs(artifact, rows, num_seeds, workdir):
-  """{folder: Job}: the distinct runs of a grid, in their order."""
+  """{folder: Job}: the distinct runs of a grid, in order."""
   jobs = {}
   for (name, seed), (folder, settings) in make_grid(
     artifact, rows, num_seeds, workdir
@@ -70,24 +70,24 @@ def make_jobs(artifact, rows, num_seeds, workdir):
 
 
 def check(jobs):
-  """Raises BadInput for anything that would stop the grid later, before it starts."""
+  """Raises BadInput before the grid starts for anything that would stop it later."""
   for folder, job in jobs.items():
     job.kind.check(job, folder)
 
 
 def run_all(jobs, runs_at_once=None):
-  """Runs what is missing, a line for each; a run that diverges does not stop the rest.
+  """Runs what is missing, printing a line for each; a diverged run does not stop the rest.
 
   Args:
-    jobs: {folder: Job}, as `make_jobs` gives them.
-    runs_at_once: how many train together at most, where they can; None: as pays.
+    jobs: {folder: Job}, from `make_jobs`.
+    runs_at_once: the maximum number of runs to train together; None: as many as is faster.
 
   Raises:
     BadInput, train.Interrupted, OSError: as the runs do.
   """
   seconds = _finished_seconds(jobs)
   if seconds:
-    print(f'{len(seconds)} of {len(jobs)} runs are finished already.', flush=True)
+    print(f'{len(seconds)} of {len(jobs)} runs are already finished.', flush=True)
   width = len(str(len(jobs)))
   titles = {
     folder: f'{number:>{width}}/{len(jobs)}  {job.label}'
@@ -114,7 +114,7 @@ def run_all(jobs, runs_at_once=None):
 
 
 def make_groups(jobs, runs_at_once):
-  """[{folder: Job}, ...]: those that train together, in the order of their first."""
+  """[{folder: Job}, ...]: jobs that train together, ordered by the first of each group."""
   groups = {}
   for folder, job in jobs.items():
     key, most = job.kind.group(job, runs_at_once)
@@ -126,12 +126,12 @@ def make_groups(jobs, runs_at_once):
 
 
 def _cost(summary):
-  """Seconds of the machine that a run has had: of runs at once, its share."""
+  """Machine seconds of a run; runs trained together split the total evenly."""
   return summary['seconds'] / summary.get('runs_at_once', 1)
 
 
 def _finished_seconds(jobs):
-  """{folder: seconds} of the jobs that have run to their end."""
+  """{folder: seconds} of the finished jobs."""
   return {
     folder: _cost(json.loads((folder / 'summary.json').read_text()))
     for folder in jobs
@@ -140,7 +140,7 @@ def _finished_seconds(jobs):
 
 
 def seconds_left(jobs, seconds):
-  """What the jobs that are not in `seconds` will take."""
+  """Estimated seconds for the jobs that are not in `seconds`."""
   return sum(
     job.kind.expected_seconds(job, jobs, seconds)
     for folder, job in jobs.items()
@@ -149,7 +149,7 @@ def seconds_left(jobs, seconds):
 
 
 def print_plan(jobs):
-  """What would run, and about how long it would take."""
+  """Prints what would run, and about how long it would take."""
   finished = _finished_seconds(jobs)
   width = max((len(job.label) for job in jobs.values()), default=0)
   for folder, job in jobs.items():
@@ -167,7 +167,7 @@ def print_plan(jobs):
 
 
 def read(folder):
-  """The Run in a folder, or None where none has finished."""
+  """The Run in a folder, or None if it has not finished."""
   folder = pathlib.Path(folder)
   if not (folder / 'summary.json').exists():
     return None
@@ -182,18 +182,19 @@ def read(folder):
 
 
 def collect(artifact, rows, num_seeds, workdir):
-  """{(row name, seed): Run} of all that has finished."""
+  """{(row name, seed): Run} of all finished runs."""
   folders = make_grid(artifact, rows, num_seeds, workdir)
   runs = {key: read(folder) for key, (folder, _) in folders.items()}
   return {key: run for key, run in runs.items() if run is not None}
 
 
 def make_entries(artifact, rows, runs):
-  """One dict a row, as in results.json: the paper's numbers, ours, the difference.
+  """One dict per row, as in results.json: the paper's numbers, ours, the difference.
 
-  `ours` is the mean over the seeds that ran to their end, `std` their standard deviation
-  (None with one seed), `values` the number of each seed. A row without any has no numbers,
-  and its status says why; `dead_layers` is that of `metrics.dead_layers`, over all seeds.
+  `ours` is the mean over seeds, or None unless every seed that was run has a number. `std`
+  is their standard deviation (None with one seed), `values` the number of each seed that
+  did not diverge. The status says why numbers are missing; `dead_layers` is that of
+  `metrics.dead_layers`, over all seeds.
   """
   entries = []
   for row in rows:
@@ -204,7 +205,7 @@ def make_entries(artifact, rows, runs):
     for column in artifact.COLUMNS:
       each[column] = dict(zip(complete, (m.get(column) for m in measured), strict=True))
       values = [v for v in each[column].values() if v is not None]
-      # A mean over some of the seeds alone would be of those that did well.
+      # A mean over only some of the seeds would favor those that did well.
       whole = values and len(values) == len(mine)
       ours[column] = statistics.mean(values) if whole else None
       deviation[column] = statistics.stdev(values) if whole and len(values) > 1 else None
@@ -243,6 +244,6 @@ def make_entries(artifact, rows, runs):
 
 
 def _all_of(field, runs):
-  """What {seed: Run} have in a field of their summaries, if it is there: 'float32'."""
+  """The distinct values of a summary field in {seed: Run}, such as 'float32'."""
   found = {run.summary[field] for run in runs.values() if field in run.summary}
   return ', '.join(sorted(found))

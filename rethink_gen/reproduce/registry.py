@@ -1,4 +1,4 @@
-"""Everything that `--artifact` can name."""
+"""All artifacts that `--artifact` accepts, by name."""
 
 from rethink_gen.paper import PAPER
 from rethink_gen.studies import STUDIES

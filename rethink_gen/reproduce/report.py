@@ -1,4 +1,4 @@
-"""What an artifact leaves: results.json, table.md, the figure, and report.html."""
+"""Writes an artifact's results.json, table.md, figure and report.html."""
 
 import json
 import pathlib
@@ -17,14 +17,14 @@ def write(workdir, scale, rows, runs, command):
   """Writes and prints the results of artifacts.
 
   Args:
-    workdir: gets a folder for each artifact, and report.html if there are several.
+    workdir: gets a folder per artifact, and report.html if there are several.
     scale: one of scales.SCALES.
-    rows: {artifact: [Row]}, all that were asked for.
+    rows: {artifact: [Row]}, all that were requested.
     runs: {artifact: {(row name, seed): Run}}, all that have finished.
-    command: the command line, for the reports.
+    command: the command line, shown in the reports.
 
   Raises:
-    BadInput: when no run has finished.
+    BadInput: if no run has finished.
   """
   if not any(runs.values()):
     raise BadInput(
@@ -59,16 +59,16 @@ def write(workdir, scale, rows, runs, command):
   if len(sections) > 1:
     pages.write(workdir / 'report.html', render(sections, command))
   where = workdir if len(sections) > 1 else folder
-  print(f'\nTo read and look at: {where}/report.html')
+  print(f'\nThe report is in {where}/report.html')
 
 
 def says(artifact, scale):
-  """What the scale means for an artifact: its own words, or those of all training runs."""
+  """What the scale means: in the artifact's own words, or in those for training runs."""
   return getattr(artifact, 'SAYS', scales.SAYS)[scale]
 
 
 def make_section(name, scale, rows, runs):
-  """All that a report says of one artifact, as the template wants it."""
+  """What a report shows for one artifact, in the form that the template expects."""
   artifact = ARTIFACTS[name]
   entries = grid.make_entries(artifact, rows, runs)
   header, lines = tables.make_table(artifact.COLUMNS, entries)
@@ -105,7 +105,7 @@ def make_section(name, scale, rows, runs):
 
 
 def make_details(row, entry, runs):
-  """What stands under a row's name: its config and its curves."""
+  """What the report shows for a row: its config and its curves."""
   mine = {seed: run for (name, seed), run in runs.items() if name == row.name}
   text = json.dumps(next(iter(mine.values())).config, indent=2) if mine else ''
   is_training = any(len(run.losses) for run in mine.values())
@@ -124,7 +124,7 @@ def make_details(row, entry, runs):
 
 
 def draw_curves(runs):
-  """Training loss of the batches, and accuracies after epochs, of a row's seeds."""
+  """Plots the training loss on batches and the evaluated accuracies of a row's seeds."""
   figure, (loss, accuracy) = drawing.subplots(1, 2, height=1.9)
   for run in runs.values():
     steps, losses = drawing.smooth(run.losses, len(run.losses) // 200)

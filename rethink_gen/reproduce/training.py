@@ -1,4 +1,4 @@
-"""Rows that are training runs: a named config, changed, trained by `rethink_gen.train`."""
+"""Rows that are training runs: a modified named config, trained by `rethink_gen.train`."""
 
 import functools
 
@@ -14,8 +14,8 @@ from rethink_gen.train import summaries as summaries_lib
 
 RUNS_AT_ONCE = 16
 
-# Seconds a training example, all in, on two CPU cores: (data set, model). Only until the
-# folder has a finished run of the same kind, whose own pace then counts.
+# {(data set, model): total seconds per training example on two CPU cores}. Used until the
+# folder has a finished run of the same kind to estimate from.
 PACES = {
   ('cifar10', 'mlp'): 1 / 12_000,
   ('cifar10', 'alexnet'): 1 / 600,
@@ -29,7 +29,7 @@ PACES = {
 
 
 def make_settings(row, seed):
-  """The ConfigDict of a row; the seed is that of the run and of the corruption."""
+  """The ConfigDict of a row; the seed is used for the run and for the corruption."""
   config = config_lib.named(row.config)
   config.update_from_flattened_dict(row.changes)
   config.seed = config.corruption.seed = seed
@@ -42,7 +42,7 @@ def check(job, folder):
   config_lib.validate(config)
   workdirs.check_workdir(config, folder.absolute())
   if config.dataset.streaming:
-    loading.load(config)  # opens it, and decodes nothing
+    loading.load(config)  # opens it without decoding anything
   else:
     _load_once(config.dataset.name, config.dataset.data_dir, config.dataset.path)
 
@@ -51,7 +51,7 @@ _load_once = functools.cache(lambda *data_set: bool(sources.load(*data_set)))
 
 
 def run(job, folder, title):
-  """The summary of the run; raises what `train.run` raises."""
+  """Trains and returns the summary; raises what `train.run` raises."""
   return train.run(job.settings, folder, functools.partial(progress_bar, title=title))
 
 
@@ -64,12 +64,12 @@ def run_together(jobs, title):
 
 
 def group(job, runs_at_once):
-  """(key, most): runs of one key can train together, and at most so many should.
+  """(key, most): runs with the same key can train together, at most `most` at a time.
 
   Args:
-    job: of the grid.
-    runs_at_once: what the user asks for, or None: MLPs leave an accelerator idle, and so
-      train together there; two CPU cores are busy with one run (`benchmarks.growth`).
+    job: a Job of the grid.
+    runs_at_once: the user's choice, or None: MLPs then train together on an accelerator,
+      which one MLP leaves idle; one run keeps two CPU cores busy (`benchmarks.growth`).
   """
   config = job.settings
   if vmapped.obstacle(config):
@@ -95,11 +95,11 @@ def plan(job):
 
 
 def expected_seconds(job, jobs, seconds):
-  """What a run will take: the examples it may see at most, times seconds an example.
+  """Estimated seconds: the most examples the run may see, times seconds per example.
 
-  These are of the finished runs (those in `seconds`) of the same model on the same number
-  of examples, else of the same model, else PACES. Runs that ended early, once they fitted,
-  so make the estimate fall.
+  Seconds per example come from finished runs (those in `seconds`) of the same model on the
+  same number of examples, else of the same model, else from PACES. Runs that ended early
+  because they fitted therefore lower the estimate.
   """
   config = job.settings
   same_model = [
@@ -124,5 +124,5 @@ def num_train(config):
 
 
 def work(config):
-  """The most training examples that a run may see."""
+  """The maximum number of training examples that a run may see."""
   return num_train(config) * config.num_epochs

@@ -1,4 +1,4 @@
-"""Finished and unfinished runs: compared in a table, opened, exported."""
+"""Compares, opens and exports runs, finished or not."""
 
 import importlib
 
@@ -6,7 +6,7 @@ LAZY = {'Run': 'opening', 'open': 'opening', 'table': 'compare', 'export': 'para
 
 
 def __getattr__(name):
-  # Imported on request: it imports JAX, and `python -m` imports this module first.
+  # Imported on first use: it imports JAX, and `python -m` imports this module first.
   if name in LAZY:
     return getattr(importlib.import_module(f'{__name__}.{LAZY[name]}'), name)
   raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

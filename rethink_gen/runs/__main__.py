@@ -1,12 +1,12 @@
-"""The runs that are there: a table that compares them, and one opened to look into.
+"""Lists the runs in a folder in a table, or exports the parameters of one run.
 
   python -m rethink_gen.runs runs
   python -m rethink_gen.runs runs/quickstart --export=quickstart.npz
   python -m rethink_gen.runs runs/quickstart --export=quickstart.safetensors
 
-The first lists the runs in a folder and below it, finished or not, with the fields of
-their configs in which they differ. --export writes the parameters of one run, under names
-such as params/Dense_0/kernel. In Python, `runs.table(folder)` is the same table and
+The first command lists the runs in and below a folder, finished or not, with the config
+fields in which they differ. --export writes the parameters of one run, under names such as
+params/Dense_0/kernel. In Python, `runs.table(folder)` returns the same table and
 `runs.open(folder)` one run, whatever machine it ran on.
 
 Nothing here writes into the folder of a run.
@@ -21,7 +21,7 @@ from rethink_gen import cli
 from rethink_gen.runs import compare, opening, parameters
 
 EXPORT = cli.define_path(
-  'export', None, 'A file that gets the parameters of the run, .npz or .safetensors.'
+  'export', None, 'The .npz or .safetensors file to write the parameters of the run to.'
 )
 
 
@@ -44,11 +44,11 @@ def export_run(folder, path):
 
 
 def parse(argv):
-  """absl's flags and the folder from the command line, every fault in one sentence."""
+  """Parses absl flags and the folder; an error prints one sentence and exits."""
   rest = cli.parse_flags(argv)
   if len(rest) != 2:
     cli.refuse(
-      'Give one folder, as in python -m rethink_gen.runs runs; --help shows what there is.'
+      'Give one folder, as in python -m rethink_gen.runs runs; --help lists the flags.'
     )
   return rest
 

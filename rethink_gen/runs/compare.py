@@ -1,4 +1,8 @@
-"""The runs in a folder, compared in a table."""
+"""Compares the runs in a folder in a table.
+
+Reads each run's config.json, metrics.jsonl and summary.json. A damaged run gets a row with
+that status instead of ending the comparison.
+"""
 
 import collections
 import os
@@ -25,21 +29,21 @@ FIGURES = (
 
 
 def table(folder):
-  """The runs in a folder and below it, compared: a DataFrame with a row for each.
+  """Compares the runs in and below a folder: a DataFrame with one row per run.
 
-  Its index is the path of a run in the folder. Its columns are the fields of the configs
-  that differ, such as 'optimizer.learning_rate', then status (complete, diverged,
-  unfinished, damaged), epochs, train_accuracy, test_accuracy, generalization_gap (all
-  fractions, of the last evaluation), steps_to_fit and seconds. Checkpoints are not read.
+  Its index is the path of a run in the folder. Its columns are the config fields that
+  differ, such as 'optimizer.learning_rate', then status (complete, diverged, unfinished,
+  damaged), epochs, train_accuracy, test_accuracy, generalization_gap (all fractions, from
+  the last evaluation), steps_to_fit and seconds. Checkpoints are not read.
 
   Raises:
-    BadInput: when there is no folder, or no run in it.
+    BadInput: there is no such folder, or no run in it.
   """
   return make_table(folder)[0]
 
 
 def make_table(folder):
-  """(the DataFrame of `table`, {run: a sentence} of those that are damaged)."""
+  """(the DataFrame of `table`, {run: a sentence} for the damaged ones)."""
   folder = pathlib.Path(paths.local(folder))
   configs, rows, damaged = {}, {}, {}
   for path in _find(folder):
@@ -68,7 +72,7 @@ def make_table(folder):
 
 
 def _type(values):
-  """That of a column: a whole number stays one where other runs have none."""
+  """The dtype of a column; integers stay integers if other runs have no value."""
   kinds = {type(value) for value in values if value is not None}
   if kinds == {int}:
     return 'Int64'
@@ -76,10 +80,10 @@ def _type(values):
 
 
 def _find(folder):
-  """The folders of runs, in order; what lies in the folder of a run is part of it.
+  """The folders of runs, sorted; anything inside the folder of a run is part of it.
 
-  An audit's runs are of a model that is not of this package, and are passed over. Links are
-  followed; a run that several paths lead to is listed once, by the one without a link.
+  Runs of audits are skipped, because their models are not this package's. Links are
+  followed; a run that several paths lead to is listed once, by the path without a link.
   """
   if not folder.is_dir():
     raise BadInput(f'There is no folder {folder}; give one that holds runs.')
@@ -95,9 +99,9 @@ def _find(folder):
 
 
 def _walk(folder):
-  """os.walk through links too, each folder once; links come after all that is no link."""
+  """os.walk that also follows links, after everything else, and visits a folder once."""
   seen, starts = set(), [folder]
-  for start in starts:  # which grows meanwhile
+  for start in starts:  # grows during the loop
     for path, folders, files in os.walk(start):
       path = pathlib.Path(path)
       if path.resolve() in seen:
@@ -109,7 +113,7 @@ def _walk(folder):
 
 
 def _is_run(path):
-  """Whether there is a run, damaged or not, in a folder that has some file of one."""
+  """Whether a folder with some of a run's files holds a run, damaged or not."""
   if not (path / 'config.json').exists():
     return (path / 'checkpoints').exists() or (path / 'metrics.jsonl').exists()
   try:
@@ -119,7 +123,7 @@ def _is_run(path):
 
 
 def _figures(folder):
-  """{column of FIGURES: value} of a run."""
+  """{column of FIGURES: value} for a run."""
   records, summary = opening.read_records(folder), opening.read_summary(folder)
   if summary:
     return {name: summary.get(name) for name in FIGURES}
@@ -136,10 +140,10 @@ def _figures(folder):
 
 
 def print_table(frame, damaged, console):
-  """The table for a terminal, and a line for each damaged run.
+  """Prints the table to a terminal, and a line for each damaged run.
 
-  Where it is too narrow for a column for each field that differs, those that are not at
-  their defaults stand under the name of the run.
+  If the terminal is too narrow for one column per differing field, those that are not at
+  their defaults are listed under the name of the run instead.
   """
   labels = _labels(column for column in frame if column not in FIGURES)
   wide = _columns(frame, labels)
@@ -151,7 +155,7 @@ def print_table(frame, damaged, console):
 
 
 def _labels(fields):
-  """{field: its last word, or the whole of it where other fields end in that word}."""
+  """{field: its last word, or its full name if other fields end in that word}."""
   words = {
     field: field.removesuffix('.name').split('.')[-1]
     for field in config_lib.flatten(config_lib.default())
@@ -161,7 +165,7 @@ def _labels(fields):
 
 
 def _with_changes(frame, labels):
-  """The frame with what is not at its default in the names of the runs."""
+  """The frame, with the fields that are not at their defaults in the names of the runs."""
   defaults = config_lib.flatten(config_lib.default())
   names = []
   for name, row in frame.astype(object).iterrows():
@@ -175,7 +179,7 @@ def _with_changes(frame, labels):
 
 
 def _columns(frame, labels):
-  """A rich Table of the frame, with a column for each of {field: label}."""
+  """A rich Table of the frame, with one column for each of {field: label}."""
   padding = (0, 1, 0, 0) if labels else 0
   grid = Table(box=box.SIMPLE_HEAD, padding=padding, pad_edge=False, show_edge=False)
   grid.add_column('run', overflow='fold')

@@ -1,4 +1,4 @@
-"""A run, opened to look into."""
+"""Opens a run: its config, curves, parameters, data and predictions."""
 
 import json
 import pathlib
@@ -28,18 +28,18 @@ from rethink_gen.train import (
 
 
 class Run(NamedTuple):
-  """A run as its folder has it; of one that is under way, as it was when it was opened.
+  """A snapshot of the run stored in a folder.
 
   Attributes:
     folder: pathlib.Path.
-    config: ConfigDict; where the data lies on this machine can be set in its
-      dataset.data_dir and dataset.path.
-    metrics: DataFrame, a row for every evaluation; empty before the first.
+    config: ConfigDict; set its dataset.data_dir or dataset.path if the data are elsewhere
+      on this machine.
+    metrics: DataFrame with one row per evaluation; empty before the first.
     losses: float32 (steps,), the mean loss of every batch; NaN where it was lost.
-    summary: dict, as `train.summarize` gives it, or None while the run is not finished.
-    step: of the checkpoint that the parameters are of; 0 where there is none.
+    summary: dict, from `train.summaries.summarize`, or None if the run is not finished.
+    step: step of the checkpoint with these parameters; 0 if there is none.
     params: nested dicts of float32 arrays, or None before the first checkpoint.
-    batch_stats: the same, running statistics of batch normalization, {} without it.
+    batch_stats: the same for running statistics of batch normalization; {} without it.
   """
 
   folder: pathlib.Path
@@ -61,24 +61,23 @@ class Run(NamedTuple):
     return len(self.params[models.linear_layers(self.params)[-1]]['bias'])
 
   def dataset(self):
-    """The data as they were learned, corrupted: a Dataset, or a streaming.Source.
+    """The data that the run trained on, corrupted: a Dataset, or a streaming.Source.
 
     Raises:
-      BadInput: where the data are not on this machine, or others are there now;
-        `config.dataset` says where.
+      BadInput: the data are not where `config.dataset` says, or have changed.
     """
     workdirs.check_data(self.config, self.folder)
     return loading.load(self.config)[0]
 
   @property
   def examples(self):
-    """What became of every training example: a DataFrame, or None where not recorded.
+    """The history of every training example: a DataFrame, or None if not recorded.
 
-    Its columns are those of `rethink_gen.examples.summarize`, and `label`, the label that
-    was learned, where the data are on this machine. Read from the disk each time.
+    Its columns are those of `train.example_history.summarize`, plus `label`, the label that
+    was trained on, if the data are on this machine. Read from disk on every access.
 
     Raises:
-      BadInput: where examples.npz is damaged, or not of these data.
+      BadInput: examples.npz is damaged, or belongs to other data.
     """
     found = example_history.read(self.folder)
     if found is None:
@@ -89,16 +88,16 @@ class Run(NamedTuple):
     except BadInput:
       return frame
     if len(labels) != len(frame):
-      reason = f'it has {len(frame):,} examples, the data {len(labels):,}'
+      reason = f'it has {len(frame):,} examples, but the data have {len(labels):,}'
       raise _damaged(self.folder / example_history.EXAMPLES, reason)
     return frame.assign(label=labels)
 
   def initial_params(self):
-    """The parameters before the first step, made anew from the seed as training does.
+    """The parameters before the first step, recomputed from the seed as in training.
 
     Raises:
-      BadInput: before the first checkpoint, or where the size of the images is only known
-        from data that are not on this machine.
+      BadInput: there is no checkpoint yet, or the size of the images is only known from
+        data that are not on this machine.
     """
     model = models.create(self.config, self.num_classes)
     *height_width, channels = self._image_shape()
@@ -118,20 +117,20 @@ class Run(NamedTuple):
     return self.dataset().x_train.shape[1:]
 
   def predict(self, images):
-    """Logits of images, float32 (n, classes), as evaluation while training computes them.
+    """Logits of images, float32 (n, classes), computed as in evaluation during training.
 
     Args:
-      images: uint8 (n, h, w, c), or float32 on the same scale, of the size that the data
-        set has; of a data set that is streamed, of that of the network's input.
+      images: uint8 (n, h, w, c), or float32 on the same scale, of the same size as those of
+        the data set; if it is streamed, of the size of the network's input.
 
     Raises:
-      BadInput: before the first checkpoint, or for images of another kind or size.
+      BadInput: there is no checkpoint yet, or the images are of another kind or size.
     """
     num_classes, images = self.num_classes, np.asarray(images)
     fits = images.ndim == 4 and len(images) and images.dtype in (np.uint8, np.float32)
     sentence = (
       f'The images have the shape {images.shape} and are {images.dtype}, but they must be '
-      f'uint8 (n, h, w, c), in the size of those that {self.folder} was trained on.'
+      f'uint8 (n, h, w, c), of the size that the run in {self.folder} was trained on.'
     )
     if not fits:
       raise BadInput(sentence)
@@ -139,18 +138,18 @@ class Run(NamedTuple):
       return networks.predict(
         self.config, num_classes, self.params, self.batch_stats, images
       )
-    except (TypeError, ValueError, flax.errors.FlaxError) as error:  # of shapes
+    except (TypeError, ValueError, flax.errors.FlaxError) as error:  # wrong shapes
       raise BadInput(sentence) from error
 
 
 def open(folder):
-  """One run, of which nothing is changed: the `Run` in a folder.
+  """Opens the `Run` in a folder, without changing anything there.
 
-  A newest checkpoint that is damaged is left as it is, with a warning, and the one before
-  it is read.
+  If the newest checkpoint is damaged, it is left in place, with a warning, and the one
+  before it is read.
 
   Raises:
-    BadInput: when there is no run in the folder, or a part of it is damaged.
+    BadInput: there is no run in the folder, or a part of it is damaged.
   """
   folder = pathlib.Path(paths.local(folder))
   config = read_config(folder)
@@ -175,24 +174,24 @@ def open(folder):
 
 
 def read_config(folder):
-  """The ConfigDict of the run in a folder; fields that came later have their defaults."""
+  """The ConfigDict of the run in a folder, with fields that were added later filled in."""
   if not (folder / 'config.json').is_file():
     raise BadInput(
-      f'{folder} is not the folder of a run: it has no config.json; give one that '
-      'rethink_gen.main or rethink_gen.reproduce has made.'
+      f'{folder} is not the folder of a run: it has no config.json; give one made '
+      'by rethink_gen.main or rethink_gen.reproduce.'
     )
   stored = read_json(folder / 'config.json')
   if not is_training(stored):
     raise BadInput(
-      f'{folder}/config.json is not that of a training run; give a folder that '
-      'rethink_gen.main has made.'
+      f'{folder}/config.json is not that of a training run; give a folder made by '
+      'rethink_gen.main.'
     )
   config = config_lib.default()
   unknown = config_lib.flatten(stored).keys() - config_lib.flatten(config).keys()
   if unknown:
     raise BadInput(
       f'{folder}/config.json has fields that this version of rethink_gen does not know '
-      f'({", ".join(sorted(unknown))}); take the version that made the run.'
+      f'({", ".join(sorted(unknown))}); use the version that made the run.'
     )
   try:
     config.update_from_flattened_dict(config_lib.BEFORE | config_lib.flatten(stored))
@@ -202,24 +201,24 @@ def read_config(folder):
 
 
 def read_json(path):
-  """The object in a JSON file; raises BadInput where it is none."""
+  """The object in a JSON file; raises BadInput if there is none."""
   try:
     content = json.loads(path.read_bytes())
     if not isinstance(content, dict):
       raise ValueError('it is not an object')
-  except ValueError as error:  # of JSON or of Unicode
+  except ValueError as error:  # from JSON or Unicode
     raise _damaged(path, error) from None
   return content
 
 
 def is_training(stored):
-  """Whether a config.json is of training, and not of what an artifact computes itself."""
+  """Whether a config.json is that of a training run, not of an artifact's own results."""
   return all(isinstance(stored.get(part), dict) for part in ('model', 'optimizer'))
 
 
 def _damaged(path, error):
   reason = ' '.join(str(error).split())[:100]
-  return BadInput(f'{path} is damaged ({reason}); copy the run anew from where it ran.')
+  return BadInput(f'{path} is damaged ({reason}); copy the run again from where it ran.')
 
 
 def read_records(folder):
@@ -229,7 +228,7 @@ def read_records(folder):
   except ValueError as error:  # not text
     raise _damaged(path, error) from None
   if not all(isinstance(record, dict) and 'step' in record for record in records):
-    raise _damaged(path, 'a line is not that of an evaluation')
+    raise _damaged(path, 'a line is not an evaluation')
   return records
 
 
@@ -256,6 +255,6 @@ def read_summary(folder):
 def check_has_params(run):
   if run.params is None:
     raise BadInput(
-      f'The run in {run.folder} has no checkpoint, so its parameters are not known; it '
+      f'The run in {run.folder} has no checkpoint, so its parameters are unknown; it '
       'stopped before the first one, or was copied without it.'
     )

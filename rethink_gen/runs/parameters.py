@@ -1,4 +1,4 @@
-"""The parameters of a run in a file for other programs."""
+"""Exports the parameters of a run to a file for other programs."""
 
 import io
 import json
@@ -14,21 +14,22 @@ from rethink_gen.runs import opening
 
 
 def export(run, path):
-  """Writes the parameters and running statistics of a `Run` into a new file.
+  """Writes the parameters and running statistics of a `Run` to a new file.
 
   Args:
-    run: as `open` gives it.
-    path: ends in .npz or .safetensors. The arrays are called as params/Dense_0/kernel and
+    run: a Run, from `open`.
+    path: ends in .npz or .safetensors. Arrays are named like params/Dense_0/kernel and
       batch_stats/...; safetensors also gets the config and the step, as metadata.
 
   Raises:
-    BadInput: for another ending, a file that is there, or a run without a checkpoint.
+    BadInput: the ending is another, the file exists, its folder or the package safetensors
+      is missing, or the run has no checkpoint.
   """
   path = pathlib.Path(paths.local(path))
   if path.suffix not in WRITERS:
     raise BadInput(f'--export is {str(path)!r}, but it must end in .npz or .safetensors.')
   if path.exists():
-    raise BadInput(f'{path} is there already; choose another --export or delete it.')
+    raise BadInput(f'{path} already exists; choose another --export or delete it.')
   if not path.parent.is_dir():
     raise BadInput(f'There is no folder {path.parent}; make it or choose another --export.')
   opening.check_has_params(run)
@@ -52,7 +53,7 @@ def _safetensors(run, arrays):
     from safetensors import numpy as safetensors
   except ImportError:
     raise BadInput(
-      'For a .safetensors file the package safetensors must be there: pip install '
+      'Writing a .safetensors file needs the package safetensors: pip install '
       'safetensors, or export to .npz.'
     ) from None
   config = json.dumps(run.config.to_dict())

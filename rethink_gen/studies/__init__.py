@@ -1,4 +1,4 @@
-"""What followed the paper: one file per question, with the contract of an artifact."""
+"""Follow-up studies: one module per question, with the interface of an artifact."""
 
 from rethink_gen.studies import complexity, fitting_time, hashing
 

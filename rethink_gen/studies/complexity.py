@@ -1,7 +1,8 @@
-"""Section 2.2: which measures of complexity tell true labels from random ones.
+"""Section 2.2: which complexity measures tell true labels from random ones.
 
-Networks are compared where they have the same training loss. After as many epochs those
-on random labels would be less far, and norms and margins would differ for that alone.
+Networks are compared at the same training loss. After the same number of epochs, those on
+random labels would be less far along, and norms and margins would differ for that reason
+alone.
 """
 
 import functools
@@ -17,59 +18,58 @@ from rethink_gen.reporting.artifacts import Column, Row
 from rethink_gen.theory import complexity
 from rethink_gen.train import networks as networks_lib
 
-TITLE = 'Section 2.2: measures of complexity on true and on random labels'
+TITLE = 'Section 2.2: complexity measures on true and on random labels'
 ASKED = (
   'The same network, trained in the same way to the same training loss, generalizes on '
-  'true labels, and on random ones nothing could. Which measures of complexity differ '
-  'between the two, as one that explains generalization must?'
+  'true labels; on random labels nothing could. Which complexity measures differ between '
+  'the two, as one that explains generalization must?'
 )
 FOUND = (
   'Rademacher complexity, the VC dimension and uniform stability do not depend on the '
   'labels, so none can tell the two apart: a network that fits random labels has a '
-  'Rademacher complexity near 1, and its bound says nothing.'
+  'Rademacher complexity near 1, which makes the bound vacuous.'
 )
 COLUMNS = {
   'true_labels': Column('true labels', '', '.4g'),
-  'true_range': Column('range', '', '.2g'),
+  'true_range': Column('range (true)', '', '.2g'),
   'random_labels': Column('random labels', '', '.4g'),
-  'random_range': Column('its range', '', '.2g'),
-  'change': Column('random less true', '', '+.3g'),
+  'random_range': Column('range (random)', '', '.2g'),
+  'change': Column('random minus true', '', '+.3g'),
   'change_error': Column('standard error', '', '.1g'),
   'separates': Column('separates them (1: yes)', '', '.0f'),
 }
 CAPTION = (
-  'Each measure over its mean on true labels; a dot is a network, or a pair of networks '
-  'whose samples differ in one example. What is not positive is not drawn. Networks are '
-  'trained up to the first step at which the loss over the training set is at or below the '
-  'one that is given; a last step that leads more than 1 % below it is shortened. In the '
-  'table: the mean and the range, '
-  'largest less smallest; the mean difference between networks of one initialization and '
-  'order of examples, with its standard error. A measure separates true from random labels '
-  'if the two ranges do not meet. If all ten values were independent draws from one '
-  'distribution, this would happen to one measure in 126, and to at least one of nine in '
-  'at most 7 % of such tables.'
+  'Each measure divided by its mean on true labels; a dot is a network, or a pair of '
+  'networks whose samples differ in one example. Values that are not positive are not '
+  'drawn. Networks are trained up to the first step at which the loss on the training set '
+  'is at or below the target; a last step that ends more than 1 % below it is shortened. '
+  'The table has the mean and the range (largest minus smallest), and the mean difference '
+  'between networks with the same initialization and order of examples, with its standard '
+  'error. A measure separates true from random labels if the two ranges do not overlap. If '
+  'all ten values were independent draws from one distribution, this would happen for one '
+  'measure in 126, and for at least one of nine in at most 7 % of such tables.'
 )
-# The measures that are looked for in a row, in the words of the table's remark.
+# {measure: remark in the table}
 MEASURES = {
-  'train_loss': 'what is held equal: cross-entropy over the training set, in nats',
-  'steps': 'gradient steps that it took to come to this loss',
-  'train_error': 'what is to be explained: share of the training set',
-  'test_error': 'what is to be explained: share of the test set',
-  'rademacher': 'agreement with random signs after training on them; does not see labels',
-  'rademacher_bound': 'on test less training error, with two classes; 1 is vacuous',
-  'vc_bound': 'of the class: no more inputs are labeled in every way; sees no labels',
-  'uniform_stability': 'largest change of a loss when one example is replaced',
-  'average_stability': 'the mean change over the test images',
-  'margin': 'its 5 % quantile over the training set',
-  'normalized_margin': 'margin over spectral complexity and inputs',
+  'train_loss': 'held equal: cross-entropy on the training set, in nats',
+  'steps': 'gradient steps to this loss',
+  'train_error': 'to be explained: fraction of the training set',
+  'test_error': 'to be explained: fraction of the test set',
+  'rademacher': 'agreement with random signs after training on them; ignores the labels',
+  'rademacher_bound': 'on test minus training error, with two classes; 1 is vacuous',
+  'vc_bound': 'of the class: larger sets are not labeled in every way; ignores the labels',
+  'uniform_stability': 'largest change in a loss when one example is replaced',
+  'average_stability': 'mean change over the test images',
+  'margin': '5 % quantile over the training set',
+  'normalized_margin': 'margin relative to spectral complexity and inputs',
   'spectral_product': 'product of the largest singular values',
-  'spectral_complexity': 'with the distance of each layer from its start',
+  'spectral_complexity': "includes each layer's distance from initialization",
   'path_norm': '2-norm over all paths',
   'frobenius_norm': '2-norm of all parameters',
-  'distance': '2-norm of what training moved',
+  'distance': '2-norm of the distance from initialization',
 }
-QUANTILE = 0.05  # of the margins: the smallest of all hangs on a single example
-# Settings that are of the measurement; all others are fields of the networks' config.
+QUANTILE = 0.05  # of the margins; the minimum would depend on a single example
+# Settings of the measurement; all others are fields of the networks' config.
 OWN = ('measure', 'num_networks', 'confidence', 'train_loss')
 NETWORK = {
   'dataset.name': 'cifar10',
@@ -77,9 +77,9 @@ NETWORK = {
   'model.name': 'mlp',
   'model.depth': 1,
   'model.width': 512,
-  'num_epochs': 200,  # at most; on random signs, where only the agreement counts, all
-  'eval_every': 200,  # those are looked at when they have ended
-  'train_loss': 0.01,  # every label is fitted there
+  'num_epochs': 200,  # maximum; all are used on random signs, where only agreement counts
+  'eval_every': 200,  # random signs are evaluated only at the end
+  'train_loss': 0.01,  # low enough for every label to be fitted
 }
 SCALES = {
   'smoke': {
@@ -97,18 +97,19 @@ SCALES = {
 }
 SAYS = {
   'smoke': (
-    'An MLP 1x512 on 96 handwritten digits, two networks a kind, at a training loss of 0.1.'
+    'An MLP 1x512 on 96 handwritten digits, two networks each for true and random labels, '
+    'at a training loss of 0.1.'
   ),
   'laptop': (
-    'An MLP 1x512 on 2,000 images of CIFAR-10, five networks a kind, at a training loss of '
-    '0.01.'
+    'An MLP 1x512 on 2,000 images of CIFAR-10, five networks each for true and random '
+    'labels, at a training loss of 0.01.'
   ),
   'full': (
-    'An MLP 3x512 on 49,000 images of CIFAR-10, five networks a kind, at a training loss '
-    'of 0.01.'
+    'An MLP 3x512 on 49,000 images of CIFAR-10, five networks each for true and random '
+    'labels, at a training loss of 0.01.'
   ),
 }
-EXAMPLES_PER_SECOND = 12_000  # in training, on two cores
+EXAMPLES_PER_SECOND = 12_000  # when training on two cores
 
 
 def rows(scale):
@@ -126,12 +127,12 @@ def rows(scale):
 
 
 def check(settings):
-  """Raises BadInput for settings that no data could make right, and for too little data."""
+  """Raises BadInput for invalid settings, or for a data set that is too small."""
   measure, networks = settings.get('measure'), settings.get('num_networks')
   if measure not in MEASURES:
     raise BadInput(f'measure is {measure!r}, but it must be one of {", ".join(MEASURES)}.')
   if not isinstance(networks, int) or networks < 2:
-    raise BadInput(f'num_networks is {networks!r}, but a range takes 2 or more.')
+    raise BadInput(f'num_networks is {networks!r}, but a range needs 2 or more.')
   if not 0 < (settings.get('train_loss') or 0) < math.inf:
     raise BadInput(
       f'train_loss is {settings.get("train_loss")!r}, but it must be a positive number.'
@@ -145,13 +146,13 @@ def check(settings):
     settings.keys() - {'seed', *OWN} - config_lib.flatten(config_lib.default()).keys()
   )
   if unknown:
-    raise BadInput(f'{", ".join(sorted(unknown))} is no field of a config.')
+    raise BadInput(f'{", ".join(sorted(unknown))} is not a config field; leave it out.')
   config = make_config(settings, 'none', 0)
   config_lib.validate(config)
   if config.model.name != 'mlp' or config.model.depth == 0:
     raise BadInput(
       f'model.name is {config.model.name!r} with model.depth {config.model.depth}, but the '
-      'norms are those of fully connected networks with hidden layers; take mlp.'
+      'norms are defined for fully connected networks with hidden layers; use mlp.'
     )
   dataset = read(config.dataset.name, config.dataset.path)
   most = len(dataset.y_train) - networks
@@ -159,7 +160,7 @@ def check(settings):
     raise BadInput(
       f'dataset.num_train is {config.dataset.num_train}, but it must be from 1 to '
       f'{most:,}: the data set has {len(dataset.y_train):,} training examples, and '
-      f'{networks} are left to replace others.'
+      f'{networks} must be left over as replacements.'
     )
   if (config.dataset.num_test or 0) > len(dataset.y_test):
     raise BadInput(
@@ -169,7 +170,7 @@ def check(settings):
 
 
 def expected_seconds(settings):
-  """Mostly the training of the networks that this measure is the first to ask for."""
+  """Estimated seconds, mostly to train the networks that this measure is first to need."""
   networks = {'train_loss': 2, 'rademacher': 1, 'uniform_stability': 2}
   trained = networks.get(settings['measure'], 0) * settings['num_networks']
   examples = settings['dataset.num_train'] * settings['num_epochs']
@@ -177,19 +178,19 @@ def expected_seconds(settings):
 
 
 def compute(settings, folder, say):
-  """One measure, of networks trained on true labels and of others on random labels.
+  """Computes one measure for networks trained on true labels and on random labels.
 
-  The networks lie beside `folder`, named by what they learned, where the other measures
-  find them.
+  The networks are stored next to `folder`, named by what they learned, where the other
+  measures find them.
 
   Args:
     settings: those of a row, and the seed.
-    folder: a folder that is there.
+    folder: an existing folder.
     say: say(line) shows progress.
 
   Returns:
-    {column: number} of COLUMNS, and true_values and random_values, a list each, in which
-    values of the same place are of one initialization and order of examples.
+    {column: number} for COLUMNS, and the lists true_values and random_values, whose values
+    at the same position share initialization and order of examples.
   """
   measure = settings['measure']
   networks = folder.parent / 'networks'
@@ -227,7 +228,7 @@ def make_config(settings, mode, number):
 
 
 def load(settings, mode, number):
-  """(config, Dataset, spare): `spare` is an example (image, label) beside the sample."""
+  """(config, Dataset, spare): `spare` is an (image, label) from outside the sample."""
   config = make_config(settings, mode, number)
   original = read(config.dataset.name, config.dataset.path)
   dataset = corruption.corrupt(original, mode, config.corruption.seed)
@@ -238,12 +239,12 @@ def load(settings, mode, number):
 
 @functools.lru_cache(maxsize=1)
 def read(name, path):
-  """`sources.load`, once for all rows."""
+  """`sources.load`, cached for all rows."""
   return sources.load(name, path=path)
 
 
 def of_class(measure, settings, networks, say):
-  """[value]: a measure of the networks that could be, whatever was learned."""
+  """[value]: a measure of the class of networks, whatever was learned."""
   config, dataset, _ = load(settings, 'none', 0)
   count, draws = len(dataset.y_train), settings['num_networks']
   if measure == 'vc_bound':
@@ -263,10 +264,10 @@ def of_class(measure, settings, networks, say):
 
 
 def of_pairs(measure, settings, mode, networks, say):
-  """[value a pair]: networks trained with one example, and with another in its place.
+  """One value per pair of networks, trained with an example or with its replacement.
 
-  The number of the pair is the index of the example. Initialization and order of examples
-  are the same for both, and both are trained to the same training loss.
+  The number of the pair is the index of the example. Both networks share initialization
+  and order of examples, and are trained to the same training loss.
   """
   values = []
   for number in range(settings['num_networks']):
@@ -289,7 +290,7 @@ def of_pairs(measure, settings, mode, networks, say):
 
 
 def of_networks(measure, settings, mode, networks, say):
-  """[value a network], each on its own initialization, order and labels if random."""
+  """One value per network, with its own initialization, order and any random labels."""
   values = []
   for number in range(settings['num_networks']):
     config, dataset, _ = load(settings, mode, number)
@@ -300,7 +301,7 @@ def of_networks(measure, settings, mode, networks, say):
 
 
 def train_loss(network):
-  """The mean cross-entropy over the training set, in nats."""
+  """The mean cross-entropy on the training set, in nats."""
   outputs = networks_lib.outputs(network, network.dataset.x_train).astype(float)
   largest = outputs.max(-1, keepdims=True)
   logarithms = np.log(np.exp(outputs - largest).sum(-1)) + largest[:, 0]
@@ -308,7 +309,7 @@ def train_loss(network):
 
 
 def error(network, split):
-  """The share of a split, 'train' or 'test', that is not classified as it is labeled."""
+  """The fraction of a split, 'train' or 'test', that is misclassified."""
   images, labels = (getattr(network.dataset, f'{name}_{split}') for name in 'xy')
   return np.mean(networks_lib.outputs(network, images).argmax(-1) != labels)
 
@@ -349,9 +350,9 @@ def measure(runs, name, seed):
 
 
 def draw(entries, runs):
-  """Every network's value of every measure, over the mean on true labels."""
+  """Plots each network's value of each measure, divided by the mean on true labels."""
   figure, axis = drawing.subplots(height=0.28 * len(entries) + 1)
-  scaled = 'linear'  # until there is something that a logarithm can show
+  scaled = 'linear'  # until there is a positive value
   for height, entry in enumerate(entries):
     scale = entry['ours']['true_labels']
     for seed in entry['seeds'] if scale else ():
@@ -371,39 +372,39 @@ def draw(entries, runs):
 
 
 def findings(entries):
-  """What the numbers say, a sentence each."""
+  """What the numbers say, one sentence each."""
   ours = {e['name']: e['ours'] for e in entries if e['ours']['separates'] is not None}
   settings = {entry['name']: entry['changes'] for entry in entries}
   if 'rademacher_bound' in ours:
     bound = ours['rademacher_bound']['true_labels']
     verdict = 'says nothing, since no error exceeds 1' if bound >= 1 else 'is below 1'
     yield (
-      f'The Rademacher bound on test less training error is {bound:.2f}, whatever the '
+      f'The Rademacher bound on test minus training error is {bound:.2f}, whatever the '
       f'labels: it {verdict}.'
     )
   if 'vc_bound' in ours:
     count = settings['vc_bound']['dataset.num_train']
     times = ours['vc_bound']['true_labels'] / count
     yield (
-      'No set of more inputs than the VC bound is labeled in every way by the networks of '
+      'No set of inputs larger than the VC bound is labeled in every way by networks of '
       f'this architecture. It is {times:,.0f} times the number of training examples, so it '
-      'bounds no error, and it is the same for every network of the class.'
+      'does not bound the error, and it is the same for every network of the class.'
     )
   if 'uniform_stability' in ours:
     count = settings['uniform_stability']['dataset.num_train']
     numbers = ours['uniform_stability']
     largest = max(numbers['true_labels'], numbers['random_labels'])
     yield (
-      f'One example of {count:,} replaced changes some loss by {largest:.2f}, the mean '
-      'over the pairs, on the labels where it is larger; a bound needs far less than '
+      f'Replacing one example of {count:,} changes some loss by {largest:.2f} (mean over '
+      'pairs, for the labels where it is larger); a bound needs far less than '
       f'1/sqrt(n) = {count**-0.5:.3f}.'
     )
   if 'normalized_margin' in ours and ours['normalized_margin']['true_labels'] > 0:
     lowest = 1 / ours['normalized_margin']['true_labels']
     yield (
       'The leading term of the margin bound without its constants and logarithms, 1 over '
-      f'the normalized margin, is {lowest:,.0f} on true labels; a bound of 1 or more says '
-      'nothing.'
+      f'the normalized margin, is {lowest:,.0f} on true labels; a bound of 1 or more is '
+      'vacuous.'
     )
   outcomes = ('train_loss', 'steps', 'train_error', 'test_error')
   for separates, words in ((1, 'Separate'), (0, 'Do not separate')):
@@ -414,6 +415,6 @@ def findings(entries):
     ]
     if ratios:
       yield (
-        f'{words} true from random labels (in brackets random over true): '
+        f'{words} true from random labels (in parentheses: random divided by true): '
         f'{", ".join(ratios)}.'
       )

@@ -1,8 +1,7 @@
-"""Beyond the paper: wrong labels are found by how late their examples are fitted.
+"""Beyond the paper: finding wrong labels by how late their examples are fitted.
 
-That networks learn the regular examples first is of Arpit et al. (arXiv:1706.05394), and
-that examples with wrong labels are forgotten more often of Toneva et al.
-(arXiv:1812.05159).
+Arpit et al. (arXiv:1706.05394) showed that networks learn regular examples first, and
+Toneva et al. (arXiv:1812.05159) that examples with wrong labels are forgotten more often.
 """
 
 import functools
@@ -16,20 +15,20 @@ from rethink_gen.reporting import drawing
 from rethink_gen.reporting.artifacts import Column, Row
 from rethink_gen.train import loading
 
-TITLE = 'Fitting time: wrong labels found by how late they are fitted'
+TITLE = 'Fitting time: finding wrong labels by how late they are fitted'
 ASKED = (
   'A network that fits corrupted labels fits the wrong ones too, but when? Does the epoch '
-  'in which an example is fitted, or how often it is forgotten on the way, tell which '
-  'labels are wrong, without one label that is known to be right?'
+  'in which an example is fitted, or how often it is forgotten along the way, reveal which '
+  'labels are wrong, without a single label that is known to be right?'
 )
 FOUND = (
-  'The paper does not ask. It finds that corrupted labels take longer to fit (figure '
-  '1(b)), and that networks still use what signal is left in the labels (figure 1(c)).'
+  'The paper does not ask this. It finds that corrupted labels take longer to fit (figure '
+  '1(b)), and that networks still use whatever signal is left in the labels (figure 1(c)).'
 )
 MODEL = 'mlp_1x512'
 NOISE_LEVELS = (0.1, 0.4, 0.8)
-NUM_EPOCHS = 80  # as on random labels, of which the MLP then fits 99 % (RESULTS.md)
-# What ranks the examples, the most suspicious last: its name in legends and sentences.
+NUM_EPOCHS = 80  # as for random labels, of which the MLP fits 99 % by then (RESULTS.md)
+# {ranking: its name in legends and sentences}; it puts the most suspicious examples last.
 RANKINGS = {
   'first_fitted': 'first fit',
   'last_fitted': 'last fit',
@@ -44,14 +43,14 @@ COLUMNS = {'wrong_labels': Column('wrong labels', '%', '.2f')} | {
   for ranking, name in RANKINGS.items()
 }
 CAPTION = (
-  'The training examples in order of suspicion: those that were fitted last, or forgotten '
-  'most often, first. Precision is the share of wrong labels among those taken so '
-  'far, recall the share of all wrong labels that is among them; the dots are where half '
-  'are found. Dotted: the share of labels that are wrong, the precision of a guess. First '
-  'fit is the first epoch after which the network gives an example its label, last fit the '
-  'one from which on it keeps doing so; an example without comes after all others. An '
-  'example that was never right counts as forgotten most often, as in arXiv:1812.05159. A '
-  'label that was drawn again and came out as it was is not wrong.'
+  'Training examples are ranked by suspicion: those that were fitted last, or forgotten '
+  'most often, come first. Precision is the fraction of wrong labels among the examples '
+  'taken so far, recall the fraction of all wrong labels that are among them; dots mark '
+  'where half are found. Dotted: the fraction of labels that are wrong, the precision of '
+  'guessing. First fit is the first epoch after which the network predicts the label of an '
+  'example, last fit the epoch from which it keeps doing so; an example without one counts '
+  'as fitted after all others. An example that was never right counts as forgotten most '
+  'often, as in arXiv:1812.05159. A redrawn label that came out unchanged is not wrong.'
 )
 OF_CIFAR10 = f'The MLP 1×512 on all of CIFAR-10, {NUM_EPOCHS} epochs.'
 SAYS = {'smoke': scales.SAYS['smoke'], 'laptop': OF_CIFAR10, 'full': OF_CIFAR10}
@@ -68,7 +67,7 @@ def _row(scale, noise):
 
 
 def find_wrong(run):
-  """bool (n,): which training labels of a run the corruption has changed."""
+  """bool (n,): which training labels of a run the corruption changed."""
   config = config_lib.default()
   config.update(run.config)
   original = _load(config.dataset.name, config.dataset.data_dir, config.dataset.path)
@@ -82,13 +81,13 @@ def _load(*data_set):
 
 
 def suspicion(examples, ranking):
-  """(n,): the larger, the later an example was fitted, or the more often forgotten.
+  """Scores (n,): higher for examples that were fitted later or forgotten more often.
 
-  Examples that were never fitted, or for `last_fitted` are wrong at the end, come last and
-  are equally suspicious.
+  Examples that were never fitted, or for `last_fitted` are wrong at the end, tie for the
+  highest score.
 
   Args:
-    examples: as `example_history.summarize` gives them.
+    examples: from `example_history.summarize`.
     ranking: one of RANKINGS.
   """
   values = examples[ranking]
@@ -97,10 +96,10 @@ def suspicion(examples, ranking):
 
 
 def curve(run, wrong, ranking):
-  """(precision, recall, average precision): fractions, the recall falling to 0.
+  """(precision, recall, average precision) as fractions, with recall falling to 0.
 
-  The average precision is the mean of the precisions at which the wrong labels are found,
-  which are those that `find_wrong` gives.
+  The average precision is the mean of the precisions at which the wrong labels, given by
+  `find_wrong`, are found.
   """
   from sklearn import metrics  # slow to import
 
@@ -110,7 +109,7 @@ def curve(run, wrong, ranking):
 
 
 def half(precision, recall):
-  """(recall, precision) where at least half of the wrong labels are found first."""
+  """(recall, precision) where at least half of the wrong labels are first found."""
   place = np.flatnonzero(recall >= 0.5)[-1]
   return recall[place], precision[place]
 
@@ -127,7 +126,7 @@ def measure(runs, name, seed):
 
 
 def draw(entries, runs):
-  """Precision against recall, a panel a noise level, a line a ranking and seed."""
+  """Precision against recall: one panel per noise level, one line per ranking and seed."""
   figure, axes = drawing.subplots(1, len(entries), sharey=True, squeeze=False)
   for axis, entry in zip(axes[0], entries, strict=True):
     noise = figure1b.split(entry['name'])[1]
@@ -148,7 +147,7 @@ def _draw_run(axis, run, labeled):
   wrong = find_wrong(run)
   for color, (ranking, label) in zip(drawing.PALETTE, RANKINGS.items(), strict=False):
     precision, recall, _ = curve(run, wrong, ranking)
-    found = recall > 0  # before, precision says nothing; scikit-learn ends at 1
+    found = recall > 0  # at recall 0 precision is undefined; scikit-learn sets it to 1
     percent = 100 * recall[found], 100 * precision[found]
     shown = label if labeled else None
     axis.plot(*percent, drawstyle='steps-post', color=color, linewidth=1, label=shown)
@@ -156,20 +155,20 @@ def _draw_run(axis, run, labeled):
 
 
 def findings(entries):
-  """What the numbers say, a sentence each."""
+  """What the numbers say, one sentence each."""
   for entry in entries:
     ours, noise = entry['ours'], figure1b.split(entry['name'])[1]
     averages = {ranking: ours[f'{ranking}_average_precision'] for ranking in RANKINGS}
     if None not in averages.values():
       best = max(averages, key=averages.get)
       others = ', '.join(
-        f'by {name} {averages[ranking]:.1f} %'
+        f'{name} {averages[ranking]:.1f} %'
         for ranking, name in RANKINGS.items()
         if ranking != best
       )
       yield (
         f'At p = {noise}, where {ours["wrong_labels"]:.1f} % of the labels are wrong, '
-        f'of the three rankings {RANKINGS[best]} has the largest average precision, '
-        f'{averages[best]:.1f} % ({others}); it finds half of them with a precision of '
-        f'{ours[f"{best}_precision"]:.1f} %.'
+        f'{RANKINGS[best]} has the highest average precision of the three rankings, '
+        f'{averages[best]:.1f} % ({others}); it finds half of the wrong labels at a '
+        f'precision of {ours[f"{best}_precision"]:.1f} %.'
       )

@@ -1,4 +1,4 @@
-"""Is classification just hashing? A table of hashes and labels beside a network."""
+"""Is classification just hashing? A table of hashes and labels against a network."""
 
 import functools
 import importlib
@@ -15,9 +15,9 @@ from rethink_gen.theory import hashing
 
 TITLE = 'Classification as hashing: what a table of hashes fits, and in how many bits'
 ASKED = (
-  'Labels are few bits an image, so is fitting them more than storing a hash of each '
-  'training image with its label? What does such a table need, what does it know of new '
-  'images, and how much larger is a network?'
+  'Labels are only a few bits per image, so is fitting them more than storing a hash of '
+  'each training image with its label? How large is such a table, what does it know about '
+  'new images, and how much larger is a network?'
 )
 FOUND = (
   'The paper gives no table. Its networks fit random labels, as a table of hashes does, '
@@ -29,18 +29,18 @@ COLUMNS = {
   'test_error': Column('test error, same hash', '%', '.2f'),
   'nearest_test_error': Column('test error, nearest hash', '%', '.2f'),
   'standard_error': Column('its standard error', '%', '.2f'),
-  'bits_per_image': Column('bits a training image', '', ',.1f'),
+  'bits_per_image': Column('bits per training image', '', ',.1f'),
   'megabits': Column('megabits', '', ',.3f'),
   'share_of_network': Column("share of the MLP 1x512's bits", '%', '.2f'),
 }
 CAPTION = (
-  'Test error against the bits stored: by the same hash, with the most common training '
-  'label where there is none, and by the stored hash that differs in the fewest bits. '
-  'Hollow: digests; full: signs of random projections; black: the networks of Table 1, as '
-  'the paper has them.'
+  'Test error against the bits stored, looking up the same hash (or guessing the most '
+  'common training label if it is not stored) and the stored hash that differs in the '
+  'fewest bits. Hollow: digests; filled: signs of random projections; black: the networks '
+  'of Table 1, with the errors in the paper.'
 )
 NETWORK = 'mlp_1x512'
-# Errors of the network on CIFAR-10, in percent, as Table 1 has them: training, test.
+# (training, test) errors of the network on CIFAR-10 in percent, from Table 1.
 TABLE_1 = {'mlp_1x512': (0.0, 49.49), 'mlp_1x512_random': (0.66, 89.39)}
 # row: (what is stored, bits of a hash, labels, note)
 ROWS = {
@@ -56,7 +56,7 @@ ROWS = {
 } | {
   name: (
     *(NETWORK, None, 'random_labels' if name.endswith('random') else 'none'),
-    f"its bits; the paper's Table 1 on CIFAR-10: {train_error} and {test_error} %",
+    f"its bits; errors in the paper's Table 1 (CIFAR-10): {train_error} and {test_error} %",
   )
   for name, (train_error, test_error) in TABLE_1.items()
 }
@@ -72,7 +72,7 @@ SAYS = {
   'full': 'All of CIFAR-10.',
 }
 BITS_PER_PARAMETER = 32
-# In float32 Theorem 1's network has 1.75 % of 50,000 labels right: `theorem1`'s table.
+# In float32, Theorem 1's network gets 1.75 % of 50,000 labels right (table of `theorem1`).
 BITS_PER_WEIGHT_OF_THEOREM_1 = 64
 
 
@@ -91,7 +91,7 @@ def rows(scale):
 
 
 def check(settings):
-  """Raises BadInput for settings that cannot be computed."""
+  """Raises BadInput for invalid settings."""
   stores, bits = settings.get('stores'), settings.get('bits')
   accepted = ('digest', 'signs', 'theorem1', NETWORK)
   if stores not in accepted:
@@ -99,7 +99,7 @@ def check(settings):
   if stores in ('digest', 'signs'):
     hashing.check_bits(bits, 512 if stores == 'digest' else 2**16)
   elif bits is not None:
-    raise BadInput(f'bits is {bits!r}, but a network has no hash; leave it None.')
+    raise BadInput(f'bits is {bits!r}, but a network has no hash; set it to None.')
   if settings.get('corruption.mode') not in ('none', 'random_labels'):
     raise BadInput(
       f'corruption.mode is {settings.get("corruption.mode")!r}, but it must be none or '
@@ -116,17 +116,17 @@ def check(settings):
 
 
 def expected_seconds(settings):
-  """The comparison of every test hash with every stored one, bit by bit."""
+  """Estimated seconds to compare every test hash with every stored one, bit by bit."""
   small = settings['dataset.num_train'] is not None
   return 2 if small or settings['stores'] in ('theorem1', NETWORK) else 10
 
 
 def compute(settings, folder, say):
-  """{column: fraction or number}, a column that a row does not have left out.
+  """{column: fraction or number}, without the columns that a row does not have.
 
   Args:
-    settings: those of a row, and the seed, of random labels and of random hyperplanes.
-    folder: not needed, as nothing takes longer than seconds.
+    settings: those of a row, and the seed of random labels and random hyperplanes.
+    folder: unused, because nothing takes longer than seconds.
     say: say(line) shows progress.
   """
   del folder
@@ -143,7 +143,7 @@ def compute(settings, folder, say):
 
 
 def load(settings):
-  """The Dataset of a row, its training labels random if it says so."""
+  """The Dataset of a row, with random training labels if the row asks for them."""
   seed = settings.get('seed', 0)
   original = read(settings['dataset.name'])
   dataset = corruption.corrupt(original, settings['corruption.mode'], seed)
@@ -153,12 +153,12 @@ def load(settings):
 
 @functools.lru_cache(maxsize=1)
 def read(name):
-  """`sources.load`, once for all rows."""
+  """`sources.load`, cached for all rows."""
   return sources.load(name)
 
 
 def num_parameters(dataset):
-  """Parameters of the MLP 1x512 on these images and classes."""
+  """Number of parameters of the MLP 1x512 for these images and classes."""
   config = importlib.import_module(f'configs.{NETWORK}').get_config()
   crop_shape = preprocess.crop_shape(*dataset.x_train.shape[1:3])
   images = np.zeros((1, *crop_shape, dataset.x_train.shape[3]), np.float32)
@@ -168,7 +168,7 @@ def num_parameters(dataset):
 
 
 def of_table(settings, dataset, say):
-  """Errors of the table, as fractions, and its bits."""
+  """The errors of the table, as fractions, and its size in bits."""
   if settings['stores'] == 'digest':
     train, test = (
       hashing.digest_hash(images, settings['bits'])
@@ -214,7 +214,7 @@ def measure(runs, name, seed):
 
 
 def draw(entries, runs):
-  """Test error against megabits, on true labels and on random ones."""
+  """Plots test error against megabits, on true and on random labels."""
   figure, axis = drawing.subplots()
   styles = {
     'test_error': ('o', 'same hash'),
@@ -244,22 +244,22 @@ def draw(entries, runs):
 
 
 def findings(entries):
-  """What the numbers say, a sentence each."""
+  """What the numbers say, one sentence each."""
   ours = {e['name']: e['ours'] for e in entries if e['ours']['megabits'] is not None}
   for name in ('digest_64', 'digest_64_random'):
     if name in ours:
       numbers = ours[name]
       yield (
         f'{name}: training error {numbers["train_error"]:.2f} %, test error '
-        f'{numbers["test_error"]:.2f} %, in {numbers["bits_per_image"]:.0f} bits an image, '
-        f'{numbers["share_of_network"]:.2f} % of the bits of the MLP 1x512.'
+        f'{numbers["test_error"]:.2f} %, with {numbers["bits_per_image"]:.0f} bits per '
+        f'image, {numbers["share_of_network"]:.2f} % of the bits of the MLP 1x512.'
       )
   signs = {n: o for n, o in ours.items() if n.startswith('signs') and 'random' not in n}
   if signs:
     best = min(signs, key=lambda name: signs[name]['nearest_test_error'])
     yield (
-      f'Of the hashes that keep angles {best} has the smallest test error by the nearest '
-      f'hash, {signs[best]["nearest_test_error"]:.2f} % with a standard error of '
-      f'{signs[best]["standard_error"]:.2f} over test images, for one draw of hyperplanes. '
-      'The nearest hash is roughly that of the image at the smallest angle.'
+      f'Of the hashes that preserve angles, {best} has the lowest nearest-hash test error, '
+      f'{signs[best]["nearest_test_error"]:.2f} %, with a standard error of '
+      f'{signs[best]["standard_error"]:.2f} over test images and for one draw of '
+      'hyperplanes. The nearest hash is roughly that of the image at the smallest angle.'
     )

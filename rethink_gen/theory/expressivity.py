@@ -1,8 +1,8 @@
-"""A ReLU network with 2n + d weights to choose for any labels of n points in d dimensions.
+"""A ReLU network whose 2n + d free weights fit any labels of n points in d dimensions.
 
-Theorem 1 and its corollary (section 4, appendix C) as a construction, not a training: a
-direction a makes the inputs numbers z_i = <a, x_i>, and on a line a piecewise linear
-function with a knot at every point goes through anything.
+Theorem 1 and its corollary (Section 4, Appendix C), constructed rather than trained: a
+direction a maps the inputs to numbers z_i = <a, x_i>, and on a line a piecewise linear
+function with a knot at every point can take any values there.
 """
 
 import functools
@@ -15,20 +15,20 @@ import numpy as np
 from rethink_gen.errors import BadInput
 
 DIRECTIONS = 10  # tried before giving up
-EVALUATION_BATCH = 16  # inputs: their activations stay in the cache of a processor
+EVALUATION_BATCH = 16  # inputs, few enough that activations fit in a processor's cache
 
 
 class Interpolator(nn.Module):
   """The network of Theorem 1, (batch, d) -> (batch,), of depth 2 or more.
 
   The first hidden layer sees z = <a, x>, and every hidden unit is max(z - threshold, 0).
-  Depth 2 sums them with n weights. Of depth k, each of k - 1 hidden layers has n / (k - 1)
-  of the units, rounded up, and three that carry on what later layers need: z itself,
-  from the lowest threshold up, and the two signs of the sum so far. So the width is
-  n / (k - 1) + 3, and there are 2n + d weights to choose at every depth. At depths above
-  two there are others that depend on neither points nor labels: those of the carrying
-  units and those that hand z to each unit, all 1 or -1. With them there are O(n + d), as
-  the corollary has it.
+  At depth 2, n weights sum them. At depth k, each of the k - 1 hidden layers has
+  n / (k - 1) of the units, rounded up, and three that carry what later layers need: z above
+  the lowest threshold, and the positive and negative parts of the sum so far. So the width
+  is n / (k - 1) + 3, and there are 2n + d free weights at every depth. Depths above two
+  have further weights that depend on neither points nor labels, all 1 or -1: those of the
+  carrying units and those that pass z to each unit. With them there are O(n + d) weights,
+  as the corollary states.
   """
 
   num_points: int
@@ -52,32 +52,34 @@ class Interpolator(nn.Module):
 
 
 def layer_sizes(num_points, depth):
-  """Units in each of depth - 1 hidden layers, less those that carry."""
+  """Units in each of the depth - 1 hidden layers, without the carrying units."""
   return [len(part) for part in np.array_split(np.arange(num_points), depth - 1)]
 
 
 def construct(inputs, targets, depth=2, seed=0):
   """Parameters with which `Interpolator` maps inputs to targets.
 
-  Thresholds lie at the points themselves, one place on: b_1 < z_1 = b_2 < z_2 = b_3 < ...
+  Thresholds lie at the points themselves, shifted by one: b_1 < z_1 = b_2 < z_2 = b_3 < ...
   The matrix max(z_i - b_j, 0) is lower triangular with a positive diagonal, as the proof
-  wants it, and solving for the weights takes 2n divisions and differences: the sum of the
+  requires, and solving for the weights takes 2n divisions and differences: the sum of the
   first i weights is the slope of the function between z_(i-1) and z_i. (With thresholds
-  half-way each slope would be twice the wanted one less the slope before: rounding and
-  size would add up over n steps instead of staying where they arise.)
+  halfway between points, each slope would be twice the required one minus the slope before,
+  so rounding errors and magnitudes would accumulate over n steps instead of staying local.)
 
   Args:
-    inputs: (n, d), of any real type; computed with in float64.
+    inputs: (n, d), of any real type; converted to float64.
     targets: (n,) real numbers, such as class numbers.
-    depth: of the network, 2 or more.
-    seed: of the direction, Gaussian, scaled so that all z_i lie within one unit.
+    depth: depth of the network, from 2 to n + 1.
+    seed: seed of the direction, which is Gaussian, scaled so that all z_i lie within one
+      unit.
 
   Returns:
     (model, params): an Interpolator over the distinct inputs, and its float64 parameters.
 
   Raises:
-    BadInput: when there are no inputs, or some are not finite, or two equal inputs have
-      different targets, which no function can have, or the depth is below 2.
+    BadInput: there are no inputs, some are not finite, two equal inputs have different
+      targets, which no function fits, some inputs differ by less than rounding, or the
+      depth is out of range.
   """
   inputs = np.asarray(inputs, np.float64)
   targets = np.asarray(targets, np.float64)
@@ -94,11 +96,11 @@ def construct(inputs, targets, depth=2, seed=0):
       break
   else:
     raise BadInput(
-      f'In {DIRECTIONS} random directions some different inputs fall on one point: they '
-      'differ by less than rounding can tell.'
+      f'In each of {DIRECTIONS} random directions, different inputs fall on one point: '
+      'they differ by less than rounding errors.'
     )
   z, targets = z[kept], targets[kept]
-  # One unit below: slopes there are as small as the targets.
+  # The first is one unit below its point, so that its slope is as small as the target.
   thresholds = np.concatenate([z[:1] - 1, z[:-1]])
   slopes = np.diff(targets, prepend=0) / (z - thresholds)
   weights = np.diff(slopes, prepend=0)
@@ -127,11 +129,11 @@ def _check(inputs, targets, depth):
 
 
 def distinct(inputs, targets, z, order):
-  """Indices of the points in the order of z, equal points once.
+  """Indices of the points in the order of z, with equal points only once.
 
-  None when different inputs are nearer on the line than rounding can tell.
+  None if different inputs are closer on the line than rounding can resolve.
   """
-  # Rounding of a sum of d products, relative to the largest of them.
+  # Rounding error of a sum of d products, relative to the largest of them.
   rounding = 4 * np.finfo(np.float64).eps * inputs.shape[1] ** 0.5 * np.abs(z).max()
   kept = [order[0]]
   close = np.diff(z[order]) <= rounding
@@ -143,7 +145,7 @@ def distinct(inputs, targets, z, order):
     elif targets[i] != targets[j]:
       raise BadInput(
         f'Inputs {min(i, j)} and {max(i, j)} are equal, but their targets are '
-        f'{targets[min(i, j)]:g} and {targets[max(i, j)]:g}: no function has both. Leave '
+        f'{targets[min(i, j)]:g} and {targets[max(i, j)]:g}: no function fits both; leave '
         'one of them out.'
       )
   return np.array(kept)
@@ -158,7 +160,7 @@ def _evaluate(model, params, inputs):
 
 
 def evaluate(model, params, inputs, dtype=np.float64):
-  """The network's output, of the given precision throughout: (n, d) -> (n,)."""
+  """The network's output, computed in `dtype` throughout: (n, d) -> (n,)."""
   count = len(inputs)
   batches = -(-count // EVALUATION_BATCH)
   padded = np.zeros((batches * EVALUATION_BATCH, inputs.shape[1]), dtype)
@@ -171,10 +173,10 @@ def evaluate(model, params, inputs, dtype=np.float64):
 
 
 def count_weights(params):
-  """2n + d: all numbers that were chosen; the fixed weights of 1 and -1 do not count."""
+  """2n + d: the number of free weights, without the fixed weights of 1 and -1."""
   return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def width(model):
-  """Units in the widest hidden layer, those that carry included."""
+  """Units in the widest hidden layer, including the carrying units."""
   return max(layer_sizes(model.num_points, model.depth)) + (3 if model.depth > 2 else 0)

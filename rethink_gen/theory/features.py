@@ -1,4 +1,4 @@
-"""What a kernel sees instead of pixels: Gabor wavelets, random convolutional features."""
+"""Image features for kernels: Gabor wavelets and random convolutional features."""
 
 import functools
 import math
@@ -7,19 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-BATCH = 250  # images at once; so many because of what they become before pooling
-PATCHES = 50_000  # of which mean and covariance are taken for whitening
+BATCH = 250  # images at once, limited by the size of the feature maps before pooling
+PATCHES = 50_000  # whose mean and covariance are used for whitening
 THRESHOLD = 0.25  # of the rectifier
-SMALL_VARIANCE = 10.0  # of a patch, on a scale of 0 to 255: does not amplify flat ones
-SMALL_EIGENVALUE = 0.1  # of the patches' covariance: does not amplify noise
+SMALL_VARIANCE = 10.0  # on a scale of 0 to 255, added so as not to amplify flat patches
+SMALL_EIGENVALUE = 0.1  # added to those of the patches' covariance, against amplified noise
 
 
 def gabor_bank(wavelength, orientations):
   """float32 (size, size, 1, 2 * orientations): even filters, then the odd ones.
 
-  A plane wave under a Gaussian window of one octave; the directions are spread over half a
-  turn. The even filters have their mean taken off, so that none sees uniform light, and
-  each filter has unit length.
+  Plane waves under a Gaussian window of one octave, with directions spread over half a
+  turn. The even filters have zero mean, so that they ignore uniform brightness, and each
+  filter has unit norm.
   """
   spread = 0.56 * wavelength  # one octave: Daugman 1985
   reach = math.ceil(2 * spread)
@@ -35,19 +35,19 @@ def gabor_bank(wavelength, orientations):
 
 
 def gabor(images, wavelengths, orientations, window, stride):
-  """Square roots of pooled Gabor magnitudes, each image to unit length.
+  """Square roots of pooled Gabor magnitudes, scaled to unit norm per image.
 
   Args:
     images: uint8 (n, h, w, 1).
     wavelengths: in pixels.
-    orientations: directions of each.
+    orientations: number of directions per wavelength.
     window, stride: of the means over squares of window * window pixels.
 
   Returns:
     float32 (n, d), d being len(wavelengths) * orientations * squares.
   """
   # On small images a dense matrix is ten times faster than XLA's convolution on CPU: its
-  # rows are what the filters make of a single pixel.
+  # rows are the filters' responses to a single pixel.
   shape = images.shape[1:]
   pixels = jnp.eye(math.prod(shape)).reshape(-1, *shape)
   banks = (gabor_bank(wavelength, orientations) for wavelength in wavelengths)
@@ -89,7 +89,7 @@ def convolve(images, bank, padding='VALID'):
 
 
 def by_batch(function, images):
-  """function on BATCH images at a time, the last filled up: one compilation for all."""
+  """Applies `function` to BATCH images at a time, padding the last: it compiles once."""
   parts = []
   for begin in range(0, len(images), BATCH):
     part = images[begin : begin + BATCH]
@@ -99,7 +99,7 @@ def by_batch(function, images):
 
 
 def draw_patches(images, size, count, rng):
-  """float32 (count, size * size * c): squares of the images, each normalized.
+  """float32 (count, size * size * c): random squares of the images, each normalized.
 
   (p - mean) / sqrt(variance + SMALL_VARIANCE) on a scale of 0 to 255: Coates, Ng and Lee
   2011, "An analysis of single-layer networks", Section 3.2.1.
@@ -125,27 +125,28 @@ def whitening(patches):
 
 
 def convolutional(images, others, filters, size, seed, block):
-  """Random convolutional features, as many filters at a time as a block has.
+  """Yields random convolutional features, `block` filters at a time.
 
   Coates and Ng 2012, "Learning feature representations with k-means", with filters that are
-  random training patches, whitened and of unit length. Every patch of an image is
-  normalized and whitened, the filters' responses r become max(r - t, 0) and
-  max(-r - t, 0), and these are averaged over the image's quadrants. Each feature then is
-  standardized, with mean and deviation on the training images, and divided by the square
-  root of how many there are, so that the kernel of an image with itself is about 1 without
-  the constant. The last feature of a block is constant, and over all blocks these add 1 to
-  the kernel: the intercept, which centered features need.
+  random training patches, whitened and of unit norm. Every patch of an image is normalized
+  and whitened, the filters' responses r become max(r - t, 0) and max(-r - t, 0), and these
+  are averaged over the image's quadrants. Each feature is then standardized by its mean and
+  deviation over the training images and divided by the square root of the number of
+  features, so that the kernel of an image with itself is about 1 without the constant. The
+  last feature of a block is constant; over all blocks these add 1 to the kernel, the
+  intercept that centered features need.
 
   Args:
-    images: uint8 (n, h, w, c), the training images; patches come from these alone.
+    images: uint8 (n, h, w, c), the training images; only these provide patches.
     others: uint8 (m, h, w, c).
-    filters: how many in all.
-    size: of the square patches, in pixels.
-    seed: of the patches. Whole blocks are the same however many filters there are.
+    filters: total number of filters.
+    size: side of the square patches, in pixels.
+    seed: seed of the patches. The filters of a whole block are the same whatever their
+      total number.
     block: filters at a time.
 
   Yields:
-    (features of the images, of the others): float32 (n, 8 block + 1) and (m, 8 block + 1).
+    (features of images, features of others): float32 (n, 8 block + 1), (m, 8 block + 1).
   """
   rng = np.random.default_rng(seed)
   mean, matrix = whitening(draw_patches(images, size, PATCHES, rng))
@@ -153,7 +154,7 @@ def convolutional(images, others, filters, size, seed, block):
     count = min(block, filters - begin)
     chosen = (draw_patches(images, size, count, rng) - mean) @ matrix
     chosen /= np.linalg.norm(chosen, axis=1, keepdims=True)
-    bank = jnp.asarray((chosen @ matrix.T).T)  # on patches that are only normalized
+    bank = jnp.asarray((chosen @ matrix.T).T)  # for patches that are only normalized
     offset = jnp.asarray(mean @ matrix @ chosen.T)
     encode = functools.partial(_encode, bank=bank, offset=offset, size=size)
     features, of_others = (by_batch(encode, each) for each in (images, others))
@@ -170,7 +171,7 @@ def _encode(images, bank, offset, size):
   """(n, h, w, c) -> (n, 8 * filters); the bank is (size * size * c, filters)."""
   images = images.astype(jnp.float32)
   channels = images.shape[-1]
-  images -= 127.5  # less to cancel in the variance
+  images -= 127.5  # reduces cancellation in the variance
   inputs = size * size * channels
   box = jnp.full((size, size, channels, 1), 1 / inputs)
   average = convolve(images, box)
@@ -183,7 +184,7 @@ def _encode(images, bank, offset, size):
 
 
 def quadrants(maps):
-  """(n, h, w, f) -> (n, 4 f): means over the quarters; the first are the larger ones."""
+  """(n, h, w, f) -> (n, 4 f): means over quadrants; of odd sides, the first are larger."""
   down, across = (-(-side // 2) for side in maps.shape[1:3])
   parts = [
     maps[:, rows, columns].mean((1, 2))

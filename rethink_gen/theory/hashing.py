@@ -1,9 +1,10 @@
 """Classifiers that store a hash of each training image and its label.
 
-The objection that classification is low in information: n labels of C classes are n log2 C
-bits, and a table that recognizes n images needs little more. Such a table fits any labels.
-Whether it then says anything about new images depends on the hash: a digest of the bytes
-keeps nothing of what images look like, the signs of random projections keep their angles.
+They address the objection that classification carries little information: n labels of C
+classes are n log2 C bits, and a table that recognizes n images needs little more. Such a
+table fits any labels. Whether it generalizes to new images depends on the hash: a digest of
+the bytes keeps nothing of what images look like; the signs of random projections keep the
+angles between them.
 """
 
 import hashlib
@@ -29,7 +30,7 @@ def digest_hash(images, bits):
   """uint8 (n, bits / 8): BLAKE2b digests of the images' bytes.
 
   Args:
-    images: (n, h, w, c), of any type.
+    images: (n, h, w, c), of any dtype.
     bits: a multiple of 8, from 8 to 512.
   """
   check_bits(bits, 512)
@@ -46,15 +47,15 @@ def random_projections(size, bits, seed):
 
 
 def sign_hash(images, center, projections):
-  """uint8 (n, bits / 8): on which side of random hyperplanes through `center` images lie.
+  """uint8 (n, bits / 8): which side of random hyperplanes through `center` images lie on.
 
-  Two images at an angle of t, as seen from the center, differ in a bit with probability
-  t / pi (Goemans & Williamson 1995; as a hash, Charikar 2002).
+  Two images at an angle of t, seen from the center, differ in a bit with probability t / pi
+  (Goemans & Williamson 1995; as a hash, Charikar 2002).
 
   Args:
     images: (n, ...), any numbers.
-    center: (...), of one image; the mean training image, as all images are bright.
-    projections: float32 (size, bits), the planes' normals, as of `random_projections`.
+    center: (...), one image; the mean training image, because all images are bright.
+    projections: float32 (size, bits), the planes' normals, from `random_projections`.
   """
   hashes = []
   for first in range(0, len(images), BLOCK):
@@ -65,14 +66,14 @@ def sign_hash(images, center, projections):
 
 
 def check_bits(bits, most=math.inf):
-  """Raises BadInput unless so many bits are whole bytes."""
+  """Raises BadInput unless `bits` is a positive multiple of 8, and at most `most`."""
   if not isinstance(bits, int) or bits % 8 or not 8 <= bits <= most:
     limit = '' if most == math.inf else f', at most {most}'
-    raise BadInput(f'A hash of {bits} bits was asked for, but it takes whole bytes{limit}.')
+    raise BadInput(f'A hash cannot have {bits} bits; use a positive multiple of 8{limit}.')
 
 
 def store(hashes, labels, num_classes):
-  """The Table of a training set; images of the same hash share their most common label.
+  """The Table of a training set; images with the same hash share their most common label.
 
   Args:
     hashes: uint8 (n, bytes), n at least 1.
@@ -87,7 +88,7 @@ def store(hashes, labels, num_classes):
 
 
 def look_up(table, hashes, guess):
-  """int32 (n,): the label stored with the same hash, or `guess` where there is none."""
+  """int32 (n,): the label stored with the same hash, or `guess` if there is none."""
   stored = {
     key.tobytes(): label for key, label in zip(table.hashes, table.labels, strict=True)
   }
@@ -98,12 +99,12 @@ def look_up(table, hashes, guess):
 def look_up_nearest(table, hashes):
   """int32 (n,): the label stored with the hash that differs in the fewest bits.
 
-  Of several the first in the table's order.
+  Ties go to the first in the table's order.
   """
   stored = _signs(table.hashes)
   found = []
   for first in range(0, len(hashes), BLOCK):
-    # Products of signs count the bits that agree, less those that differ: exact integers.
+    # Products of signs count agreeing bits minus differing ones, as exact integers.
     agreement = _signs(hashes[first : first + BLOCK]) @ stored.T
     found.append(table.labels[agreement.argmax(1)])
   return np.concatenate(found)
@@ -121,5 +122,5 @@ def stored_bits(table):
 
 
 def most_common(labels, num_classes):
-  """The label to guess where nothing is known."""
+  """The most frequent label, to guess for unknown images."""
   return int(np.bincount(labels, minlength=num_classes).argmax())

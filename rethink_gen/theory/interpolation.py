@@ -1,43 +1,43 @@
 """Minimum-norm interpolation: K alpha = Y for tens of thousands of examples (Section 5).
 
-Among all functions of a kernel's space that fit the training set, the one of least norm is
-f(x) = sum_i alpha_i k(x, x_i) with K alpha = Y, and its norm is sqrt(alpha^T K alpha). With
-a ridge the system is (K + ridge I) alpha = Y.
+Among all functions in a kernel's space that fit the training set, the one of minimum norm
+is f(x) = sum_i alpha_i k(x, x_i) with K alpha = Y, and its norm is sqrt(alpha^T K alpha).
+With a ridge, the system is (K + ridge I) alpha = Y.
 
 The Gram matrix K is symmetric, and half of it is stored. Its rows and columns are cut into
 B blocks; row i keeps the blocks i, i+1, ..., i + B//2 (modulo B), side by side in one
-panel, which gives every row the same length. Panels are shared out over the devices. Where
-B is even, the last blocks stand twice in memory, and each counts half. So 60,000 examples
-take 7.7 GB in float32, not 14.4. No panel is ever copied: each is an array of its own.
+panel, so that all rows have the same length. Panels are distributed over the devices. If B
+is even, the last block of each panel is stored twice, and each copy counts half. So 60,000
+examples take 7.7 GB in float32, not 14.4. Each panel is a separate array and never copied.
 
-What float32 does to the solution is known in part. For small n the tests compare it with
-Cholesky's in float64. On MNIST's pixels in [0, 1] with a bandwidth of 0.02, against
-float64 from the same float32 features:
+The effect of float32 on the solution is known in part. For small n, the tests compare it
+with Cholesky in float64. On MNIST's pixels in [0, 1] with a bandwidth of 0.02, compared
+with float64 from the same float32 features:
 
-| n | norm of the error of K | smallest eigenvalue of K | moved by rounding |
+| n | norm of the error in K | smallest eigenvalue of K | its change by rounding |
 |---|---|---|---|
 | 500 | 3.4e-6 | 5.2e-2 | less than 2e-7 |
 | 1,000 | 8.5e-6 | 2.1e-2 | less than 2e-7 |
 | 2,000 | 1.7e-5 | 1.1e-2 | less than 2e-7 |
 
-On Gabor wavelets with a bandwidth of 8 the last line is 1.5e-5, 4.1e-3 and 7e-7. An entry
-is off by 2e-8 to 4e-8 in the root mean square, by 2e-6 at most; but the errors are not
+On Gabor wavelets with a bandwidth of 8, the last row is 1.5e-5, 4.1e-3 and 7e-7. The root
+mean square error of an entry is 2e-8 to 4e-8, the largest 2e-6; but the errors are not
 independent, and their norm grows about like n. The smallest eigenvalue falls about like
 1 / n. Extrapolated by a factor of 30, to n = 60,000, norm and eigenvalue would meet near
 4e-4. So it is not shown that rounding leaves the K of all of MNIST positive definite, nor
-how far the solution is from that in exact arithmetic. What a run does show is the
-residual, which is that of K as it is stored, and which examples are right. On MNIST
-(results/laptop/mnist_kernel) the residual came to 8.7e-4 at a condition number of at least
-9.7e5, and no further than 1.09e-3 at one of at least 4.4e6.
+how far the solution is from the one in exact arithmetic. What a run does show is the
+residual, for K as it is stored, and which examples are classified correctly. On MNIST
+(results/laptop/mnist_kernel) the residual reached 8.7e-4 at a condition number of at least
+9.7e5, and only 1.09e-3 at one of at least 4.4e6.
 
-The recursion of conjugate gradients drifts; so the residual is computed once more from
-alpha at the end, and where it is too large the iteration continues from there, until that
-no longer halves it.
+The residual recursion of conjugate gradients drifts, so at the end the residual is computed
+again from alpha; if it is too large, the iteration continues from there, until that no
+longer halves it.
 
-The preconditioner is that of Nystrom for what is smooth, m landmarks, and on what they
-leave over a Cholesky factor of every diagonal block, after the examples were put in an
-order in which neighbors are alike (the idea of adaptive factorized Nystrom,
-arXiv:2304.05460, Section 3, with blocks instead of a sparse factor).
+The preconditioner is Nystrom's with m landmarks, for the smooth part, plus a Cholesky
+factor of every diagonal block of what the landmarks leave over, with the examples ordered
+so that neighbors are similar (the idea of adaptive factorized Nystrom, arXiv:2304.05460,
+Section 3, with blocks instead of a sparse factor).
 """
 
 import functools
@@ -53,28 +53,28 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy  # which imports its parts where they are first used
+import scipy  # imports its parts lazily
 from jax.sharding import NamedSharding, PartitionSpec
 
 from rethink_gen import files, sharding
 from rethink_gen.errors import BadInput
 from rethink_gen.text import format_duration
 
-BLOCK = 2_048  # examples in a block, at most: a panel then is a good size for a product
-LEAF = 64  # examples that need no further order
-JITTER = 0.01  # of what the landmarks leave of the diagonal; keeps Cholesky in float32
+BLOCK = 2_048  # most examples in a block; gives panels a good size for matrix products
+LEAF = 64  # examples that are not ordered any further
+JITTER = 0.01  # fraction of the diagonal that the landmarks leave; for float32 Cholesky
 SAVE_EVERY = 5  # iterations
 REPLICATED, ROWS = PartitionSpec(), PartitionSpec('data')
-# A GPU would round float32 products to ten bits.
+# By default, a GPU rounds the inputs of float32 products to ten bits.
 einsum = functools.partial(jnp.einsum, precision='highest')
 
 
 class Layout(NamedTuple):
-  """How the Gram matrix is cut."""
+  """How the Gram matrix is cut into blocks and panels."""
 
   examples: int
-  size: int  # examples in a block; the last block is filled up with zeros
-  panels: int  # on each device
+  size: int  # examples per block; the last block is padded with zeros
+  panels: int  # per device
   devices: int
 
   @property
@@ -88,15 +88,15 @@ class Layout(NamedTuple):
 
 
 class Gram(NamedTuple):
-  """The kernel of the training examples with themselves, the test examples, landmarks.
+  """The kernel of the training examples with themselves, the test examples and landmarks.
 
-  The panel j of device d is row j * devices + d of blocks; in a global array the panels j
-  of all devices lie under each other, sharded by rows.
+  Panel j of device d is block row j * devices + d; a global array stacks the panels j of
+  all devices, sharded by rows.
   """
 
   layout: Layout
   panels: tuple  # float32 (devices * size, width) each
-  tests: tuple  # float32 (some test examples, padded) each, one below the other
+  tests: tuple  # float32 (some test examples, padded) each, in order
   landmarks: tuple  # float32 (devices * size, landmarks) each
 
 
@@ -109,7 +109,7 @@ class Preconditioner(NamedTuple):
 
 
 class State(NamedTuple):
-  """All that an iteration changes; arrays of a class a row, float32."""
+  """Everything that an iteration changes: float32 arrays with one row per class."""
 
   alpha: Any  # (classes, padded)
   residual: Any  # (classes, padded)
@@ -118,17 +118,17 @@ class State(NamedTuple):
 
 
 def make_layout(examples):
-  """The Layout for all devices, in blocks of BLOCK or somewhat less."""
+  """The Layout for all devices, in blocks of BLOCK examples or somewhat fewer."""
   devices = jax.device_count()
   panels = math.ceil(examples / (devices * BLOCK))
   return Layout(examples, math.ceil(examples / (devices * panels)), panels, devices)
 
 
 def coherent_order(features, seed=0):
-  """int (n,): an order of examples in which neighbors are alike.
+  """int (n,): an order of examples in which neighbors are similar.
 
-  Splits along the first principal component at the median, again and again; of (n, d)
-  features projected on 64 random directions, which is enough to tell neighbors.
+  Splits recursively at the median along the first principal component of the (n, d)
+  features, projected on 64 random directions, which is enough to identify neighbors.
   """
   rng = np.random.default_rng(seed)
   shape = features.shape[1], min(64, features.shape[1])
@@ -146,13 +146,13 @@ def coherent_order(features, seed=0):
 
 
 def spread_landmarks(layout, count):
-  """int (count,), sorted: every so many examples, so some of every neighborhood."""
+  """int (count,), sorted: evenly spaced examples, so some of every neighborhood."""
   count = min(count, layout.examples)
   return np.arange(count) * layout.examples // count
 
 
 def kernel(rows, columns, bandwidth=None):
-  """(a, d), (b, d) -> (a, b): exp(-bandwidth |x - x'|^2), or <x, x'> without bandwidth."""
+  """(a, d), (b, d) -> (a, b): exp(-bandwidth |x - x'|^2), or <x, x'> if it is None."""
   products = einsum('ad,bd->ab', rows, columns)
   if bandwidth is None:
     return products
@@ -161,22 +161,22 @@ def kernel(rows, columns, bandwidth=None):
 
 
 def add(gram, features, test_features, landmarks, bandwidth=None, say=None):
-  """The Gram with the kernel of these features added; the one given is used up.
+  """Adds the kernel of these features to a Gram, which is donated.
 
-  For a linear kernel the features may come in parts, in as many calls: memory does not
-  grow with their number.
+  For a linear kernel, the features may be added in parts, one per call, so that memory does
+  not grow with their number.
 
   Args:
-    gram: what was accumulated before, or None.
+    gram: the Gram accumulated so far, or None.
     features: float32 (n, d) of the training examples.
     test_features: float32 (m, d).
     landmarks: int (k,) into the training examples, sorted.
-    bandwidth: of a Gaussian kernel; None is the linear kernel.
-    say: gets a line of progress every few seconds.
+    bandwidth: bandwidth of a Gaussian kernel; None: the linear kernel.
+    say: called with a line of progress every few seconds, or None.
   """
   layout = gram.layout if gram else make_layout(len(features))
   mesh = sharding.mesh()
-  # Twice over, so that a row of blocks that runs around the end is one slice.
+  # Duplicated, so that a row of blocks that wraps around the end is one slice.
   padded = np.zeros((layout.padded, features.shape[1]), np.float32)
   padded[: layout.examples] = features
   twice = jax.device_put(np.concatenate([padded, padded]), NamedSharding(mesh, REPLICATED))
@@ -186,7 +186,7 @@ def add(gram, features, test_features, landmarks, bandwidth=None, say=None):
   for j in range(layout.panels):
     old = (gram.panels[j], gram.landmarks[j]) if gram else None
     panel, side = add_panel(old, twice, chosen, j, bandwidth, layout)
-    panels.append(panel.block_until_ready())  # one at a time, or all products lie about
+    panels.append(panel.block_until_ready())  # one at a time, to save memory
     sides.append(side)
     show(j + 1)
   for j, rows in enumerate(cut_tests(test_features, layout.devices)):
@@ -198,7 +198,7 @@ def add(gram, features, test_features, landmarks, bandwidth=None, say=None):
 
 @functools.partial(jax.jit, static_argnames='layout', donate_argnums=0)
 def add_panel(old, twice, chosen, j, bandwidth, layout):
-  """Panel j and its columns for the landmarks, added to the old ones or to None."""
+  """Panel j and its columns for the landmarks, added to the old ones unless None."""
 
   def local(old, twice, chosen, j):
     start = (j * layout.devices + jax.lax.axis_index('data')) * layout.size
@@ -224,7 +224,7 @@ def add_tests(old, rows, twice, bandwidth, layout):
 
 
 def cut_tests(features, devices):
-  """Parts of at most BLOCK examples; the last is filled up to what devices can share."""
+  """Parts of at most BLOCK examples; the last is padded so that devices share equally."""
   parts = math.ceil(len(features) / BLOCK)
   size = math.ceil(len(features) / parts / devices) * devices
   filled = np.pad(features, ((0, parts * size - len(features)), (0, 0)))
@@ -240,24 +240,24 @@ def on_devices(function, in_specs, out_specs):
 def multiply(panels, vectors, layout):
   """K times every row of vectors: (classes, padded) -> (classes, padded).
 
-  Every panel serves twice: for its own rows, and transposed for its columns.
+  Every panel is used twice: for its own rows and, transposed, for its columns.
   """
   twice = jnp.concatenate([vectors, vectors], 1)
   images = jnp.zeros((layout.devices, *twice.shape))
-  for j, panel in enumerate(panels):  # compiled once, not as often as there are panels
+  for j, panel in enumerate(panels):  # compiled once, not once per panel
     images = multiply_panel(images, panel, twice, j, layout)
   return fold(images)
 
 
 @functools.partial(jax.jit, static_argnames='layout', donate_argnums=0)
 def multiply_panel(images, panel, twice, j, layout):
-  """Adds what panel j gives to each device's image, (devices, classes, 2 padded)."""
+  """Adds panel j's contribution to each device's image, (devices, classes, 2 padded)."""
   blocks = layout.panels * layout.devices
   weights = np.ones(layout.width, np.float32)
   if blocks % 2 == 0:
     weights[-layout.size :] = 0.5
   below = weights.copy()
-  below[: layout.size] = 0  # the block on the diagonal serves once
+  below[: layout.size] = 0  # the diagonal block is used once
 
   def local(images, panel, twice, j):
     begin = first_row(j, layout)
@@ -272,13 +272,13 @@ def multiply_panel(images, panel, twice, j, layout):
 
 @jax.jit
 def fold(images):
-  """(devices, classes, 2 padded) -> (classes, padded): what ran around the end, added."""
+  """(devices, classes, 2 padded) -> (classes, padded): sums devices and both halves."""
   first, second = jnp.split(jnp.sum(images, 0), 2, 1)
   return first + second
 
 
 def first_row(j, layout):
-  """On a device: the first of the rows that panel j has there."""
+  """The first row of panel j on this device."""
   return (j * layout.devices + jax.lax.axis_index('data')) * layout.size
 
 
@@ -289,14 +289,14 @@ def add_at(array, begin, values):
 
 @jax.jit
 def predict(tests, alpha):
-  """float32 (classes, test examples): the function there; more columns are filling."""
+  """float32 (classes, test examples): the function's values; extra columns are padding."""
   return jnp.concatenate([einsum('tn,cn->ct', part, alpha) for part in tests], 1)
 
 
 def low_rank(gram, landmarks):
-  """B of the Nystrom approximation B B^T = K_nm K_mm^-1 K_mn; the columns K_nm are used up.
+  """B of the Nystrom approximation B B^T = K_nm K_mm^-1 K_mn; the columns K_nm are donated.
 
-  Float64 for the (m, m) system, on the host: the only one here that is ill-conditioned.
+  The (m, m) system, the only ill-conditioned one here, is solved in float64 on the host.
   """
   layout = gram.layout
   panel, row = np.divmod(landmarks, layout.devices * layout.size)
@@ -319,7 +319,7 @@ def precondition(gram, rank_part, ridge):
 
   Args:
     gram: a Gram.
-    rank_part: what `low_rank` made of it.
+    rank_part: its B, from `low_rank`.
     ridge: at least 0.
   """
   inner, roots, sides = jnp.eye(rank_part[0].shape[1]), [], []
@@ -333,10 +333,10 @@ def precondition(gram, rank_part, ridge):
 
 @jax.jit
 def take_root(panel, side, ridge):
-  """(W, H, H^T H summed over devices) of the blocks on the diagonal of a panel.
+  """(W, H, H^T H summed over devices) for the diagonal blocks of a panel.
 
-  W^T W = D^-1 for the block D that the landmarks leave over, and H = W B. W is kept, not
-  D^-1: so rounding cannot make the preconditioner indefinite.
+  W^T W = D^-1 for the block D that the landmarks leave over, and H = W B. W is kept instead
+  of D^-1, so that rounding cannot make the preconditioner indefinite.
   """
 
   def local(panel, side, ridge):
@@ -353,7 +353,7 @@ def take_root(panel, side, ridge):
 
 
 def apply(preconditioner, vectors, layout):
-  """P^-1 = W^T (I - H inner^-1 H^T) W of every row: (classes, padded) -> the same."""
+  """P^-1 = W^T (I - H inner^-1 H^T) W times every row: (classes, padded) -> the same."""
   roots, sides, inner = preconditioner
   pairs = list(enumerate(zip(roots, sides, strict=True)))
   seen = sum(look(root, side, vectors, j, layout) for j, (root, side) in pairs)
@@ -366,7 +366,7 @@ def apply(preconditioner, vectors, layout):
 
 @functools.partial(jax.jit, static_argnames='layout')
 def look(root, side, vectors, j, layout):
-  """H^T W v of panel j, summed over devices: (classes, landmarks)."""
+  """H^T W v for panel j, summed over devices: (classes, landmarks)."""
 
   def local(root, side, vectors, j):
     own = jax.lax.dynamic_slice_in_dim(vectors, first_row(j, layout), layout.size, 1)
@@ -384,7 +384,7 @@ def solve_inner(factor, seen):
 
 @functools.partial(jax.jit, static_argnames='layout', donate_argnums=0)
 def correct(images, root, side, vectors, seen, j, layout):
-  """Writes P^-1 v of panel j into each device's image, (devices, classes, padded)."""
+  """Writes P^-1 v for panel j into each device's image, (devices, classes, padded)."""
 
   def local(images, root, side, vectors, seen, j):
     begin = first_row(j, layout)
@@ -397,7 +397,7 @@ def correct(images, root, side, vectors, seen, j, layout):
 
 
 def start(gram, preconditioner, targets, alpha, ridge, layout):
-  """The State of conjugate gradients at alpha, its residual computed anew."""
+  """The State of conjugate gradients at alpha, with the residual computed from scratch."""
   image = multiply(gram.panels, alpha, layout) + ridge * alpha
   residual = targets - image
   direction = apply(preconditioner, residual, layout)
@@ -410,7 +410,7 @@ def iterate(gram, preconditioner, targets, state, ridge, layout):
   Returns:
     (state, record): the record has the largest relative residual of a class, the largest
     absolute residual of an example, the fraction of training examples misclassified, and
-    what `condition` wants, `length` and `ratio` of every class.
+    `length` and `ratio` of every class, for `condition`.
   """
   image = multiply(gram.panels, state.direction, layout)
   alpha, residual, length = advance(state, image, ridge)
@@ -439,7 +439,7 @@ def turn(state, residual, improved):
 def describe(state, targets, ridge, layout):
   fitted = targets - state.residual - ridge * state.alpha
   wrong = jnp.argmax(fitted, 0) != jnp.argmax(targets, 0)
-  lengths = jnp.maximum(jnp.linalg.norm(targets, axis=1), 1e-30)  # 0: no such example
+  lengths = jnp.maximum(jnp.linalg.norm(targets, axis=1), 1e-30)  # 0: no example
   return {
     'residual': jnp.max(jnp.linalg.norm(state.residual, axis=1) / lengths),
     'largest': jnp.max(jnp.abs(state.residual)),
@@ -448,27 +448,27 @@ def describe(state, targets, ridge, layout):
 
 
 def solve(gram, rank_part, targets, ridge, settings, begin=None, path=None, watch=None):
-  """Conjugate gradients until the residual is small, continued where a file says so.
+  """Conjugate gradients until the residual is small, resuming from a file if there is one.
 
   Args:
     gram: a Gram.
-    rank_part: what `low_rank` made of it.
+    rank_part: its B, from `low_rank`.
     targets: float32 (classes, n).
     ridge: at least 0.
-    settings: {'tolerance': of the relative residual of every class, 'max_iterations'}.
+    settings: {'tolerance': for the relative residual of every class, 'max_iterations'}.
     begin: float32 (classes, padded), the alpha to start from, or None for zeros.
-    path: a file that gets the state every few iterations; if it is there, what it holds is
-      continued, bit for bit as if nothing had happened. On another number of devices the
-      iteration starts anew from the alpha that it holds.
-    watch: called as watch(alpha, history) after every iteration that is saved; what it
-      returns, a dict, joins the last record.
+    path: a file that stores the state every few iterations. If it exists, the iteration
+      resumes from it, bit for bit as if uninterrupted; on another number of devices it
+      restarts from the stored alpha.
+    watch: called as watch(alpha, history) after every iteration that is saved; the dict it
+      returns is merged into the last record.
 
   Returns:
-    (alpha, history): float32 (classes, padded) and a record of every iteration, the last
-    with the residual computed anew. Its residual says whether the tolerance was reached.
+    (alpha, history): float32 (classes, padded) and one record per iteration, the last with
+    the residual computed from scratch, which tells whether the tolerance was reached.
 
   Raises:
-    BadInput: when no finite solution comes out, as of a singular system.
+    BadInput: there is no finite solution, as for a singular system.
   """
   layout, started = gram.layout, time.monotonic()
   state, history = load(path)
@@ -476,7 +476,7 @@ def solve(gram, rank_part, targets, ridge, settings, begin=None, path=None, watc
     begin, state = pad(np.asarray(state.alpha)[:, : layout.examples], layout), None
   if finished(history, settings):
     return np.asarray(state.alpha if state else begin), history
-  if history and not state:  # in other blocks, so with another preconditioner
+  if history and not state:  # other blocks, so another preconditioner
     history[-1]['moved'] = True
   targets = jnp.asarray(pad(targets, layout))
   common = gram, precondition(gram, rank_part, ridge), targets
@@ -489,12 +489,12 @@ def solve(gram, rank_part, targets, ridge, settings, begin=None, path=None, watc
     record = {name: np.asarray(value).tolist() for name, value in record.items()}
     if not math.isfinite(record['residual']):
       raise BadInput(
-        f'Conjugate gradients broke down at ridge {ridge:g}: an example is there twice '
-        'with different labels, or there are fewer features than examples; drop copies or '
+        f'Conjugate gradients broke down at ridge {ridge:g}: an example occurs twice with '
+        'different labels, or there are fewer features than examples; drop duplicates or '
         'give a ridge above 0.'
       )
     history.append(record)
-    if finished(history, settings):  # if it is true; else this goes on from here
+    if finished(history, settings):  # by the true residual too? If not, continue from here
       state = start(*common, state.alpha, ridge, layout)
       record |= jax.tree.map(float, describe(state, targets, ridge, layout))
       record['restarted'] = True
@@ -506,7 +506,7 @@ def solve(gram, rank_part, targets, ridge, settings, begin=None, path=None, watc
 
 
 def finished(history, settings):
-  """Whether the last residual is small, or no longer falls, or there were enough steps."""
+  """Whether the last residual is small, or no longer falls, or iterations are used up."""
   if not history:
     return False
   anew = [record['residual'] for record in history if record.get('restarted')]
@@ -528,7 +528,7 @@ def save(path, state, history):
 
 
 def load(path):
-  """(State, history) as saved, or (None, []) where there is no such file."""
+  """(State, history) as saved, or (None, []) if there is no such file."""
   if path is None or not pathlib.Path(path).exists():
     return None, []
   with np.load(path) as file:
@@ -537,16 +537,16 @@ def load(path):
 
 
 def iterations_left(history, tolerance):
-  """How many more, if the residual goes on falling as it did."""
+  """How many more if the residual keeps falling at this rate; None if it does not fall."""
   rate = math.log(history[0]['residual'] / history[-1]['residual']) / len(history)
   ahead = math.log(max(1, history[-1]['residual'] / tolerance))
   return math.ceil(ahead / rate) if rate > 0 else None
 
 
 def norms(alpha, targets, ridge=0.0):
-  """(per class, in all): sqrt(alpha^T K alpha), of a solution of K alpha = Y - ridge alpha.
+  """(per class, total): sqrt(alpha^T K alpha), if K alpha = Y - ridge alpha.
 
-  float64 sums; alpha float32 (classes, n), targets (classes, n).
+  Sums are in float64; alpha is float32 (classes, n), targets (classes, n).
   """
   alpha = np.asarray(alpha, np.float64)
   squares = np.sum(alpha * (targets - ridge * alpha), 1)
@@ -554,9 +554,9 @@ def norms(alpha, targets, ridge=0.0):
 
 
 def condition(history):
-  """Condition number of P^-1 K, as the Lanczos process inside conjugate gradients sees it.
+  """Condition number of P^-1 K, from the Lanczos process inside conjugate gradients.
 
-  The largest over the classes of the ratio of extreme Ritz values; from below.
+  The largest ratio of extreme Ritz values over the classes; a lower bound.
   """
   restarts = [k for k, r in enumerate(history) if r.get('restarted') or r.get('moved')]
   part = history[: restarts[0] + 1] if restarts else history
@@ -575,10 +575,11 @@ def condition(history):
 
 
 def condition_at_least(gram, alpha, targets):
-  """A lower bound of the condition number of K: Rayleigh quotients of two vectors.
+  """A lower bound on the condition number of K, from two Rayleigh quotients.
 
-  The large one after three products from a constant vector, the small one the least within
-  the span of the classes' alpha, which solve K alpha = y and so lean to small eigenvalues.
+  The large one comes from three products starting at a constant vector; the small one is
+  the minimum over the span of the classes' alpha, which solve K alpha = y and so lean
+  toward small eigenvalues.
   """
   layout = gram.layout
   vector = pad(np.ones((1, layout.examples), np.float32), layout)
@@ -595,7 +596,7 @@ def condition_at_least(gram, alpha, targets):
 
 
 def direct(matrix, targets, ridge=0.0):
-  """The same by Cholesky in float64, for small n.
+  """The solution by Cholesky in float64, for small n.
 
   Args:
     matrix: (n, n), symmetric and, with the ridge, positive definite.
@@ -605,25 +606,25 @@ def direct(matrix, targets, ridge=0.0):
     alpha, float64 (classes, n).
 
   Raises:
-    BadInput: when it is not positive definite, say because an example is there twice.
+    BadInput: it is not positive definite, for example because an example occurs twice.
   """
   matrix = np.asarray(matrix, np.float64) + ridge * np.eye(len(matrix))
   try:
     factor = scipy.linalg.cho_factor(matrix)
   except np.linalg.LinAlgError:
     raise BadInput(
-      'The kernel matrix is not positive definite: an example is there twice, or there '
-      'are fewer features than examples; drop copies or give a ridge above 0.'
+      'The kernel matrix is not positive definite: an example occurs twice, or there are '
+      'fewer features than examples; drop duplicates or give a ridge above 0.'
     ) from None
   return scipy.linalg.cho_solve(factor, np.asarray(targets, np.float64).T).T
 
 
 def bytes_needed(examples, tests, features, landmarks):
-  """What `add` and `solve` hold at once, on all devices."""
+  """Peak memory of `add` and `solve`, over all devices."""
   layout = make_layout(examples)
   panel = layout.devices * layout.size * layout.width
   numbers = (
-    (layout.panels + 2) * panel  # two more while one is made
+    (layout.panels + 2) * panel  # two more while one is built
     + layout.padded * (tests + 3 * landmarks + layout.size)
     + 5 * layout.padded * features
     + 4 * landmarks**2
@@ -632,7 +633,7 @@ def bytes_needed(examples, tests, features, landmarks):
 
 
 def bytes_free():
-  """Of all devices, or of the machine where the devices are its processors."""
+  """Free memory of all devices, or of the host on CPU."""
   devices = jax.local_devices()
   if devices[0].platform != 'cpu':
     stats = [device.memory_stats() for device in devices]
@@ -645,7 +646,7 @@ def bytes_free():
 
 
 def check_memory(examples, tests, features, landmarks):
-  """Raises BadInput when this many examples do not fit, saying how many would."""
+  """Raises BadInput if this many examples do not fit, saying how many would."""
   needed, free = bytes_needed(examples, tests, features, landmarks), bytes_free()
   if needed <= free:
     return
@@ -655,13 +656,13 @@ def check_memory(examples, tests, features, landmarks):
     fits = bytes_needed(middle, tests, features, landmarks) <= free
     low, high = (middle, high) if fits else (low, middle)
   raise BadInput(
-    f'{examples:,} training examples need about {needed / 2**30:.1f} GiB of memory and '
-    f'{free / 2**30:.1f} are free; about {low:,} would fit.'
+    f'{examples:,} training examples need about {needed / 2**30:.1f} GiB of memory, but '
+    f'{free / 2**30:.1f} GiB are free; about {low:,} would fit.'
   )
 
 
 def peak_gib():
-  """The most memory this process has held, on the accelerator where there is one."""
+  """Peak memory of this process, on the accelerator if there is one."""
   device = jax.local_devices()[0]
   if device.platform != 'cpu':
     return device.memory_stats()['peak_bytes_in_use'] / 2**30
@@ -669,7 +670,7 @@ def peak_gib():
 
 
 def progress(say, title, total):
-  """show(done): a line every few seconds, with the time left."""
+  """A function show(done) that prints a line with the time left every few seconds."""
   started = shown = time.monotonic()
 
   def show(done):

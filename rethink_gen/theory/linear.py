@@ -1,8 +1,8 @@
-"""Over-parametrized least squares by SGD: which of all solutions it finds (section 5).
+"""Over-parametrized least squares: which of its solutions SGD finds (Section 5).
 
-The loss is |X w - y|^2 / 2n with n equations in d > n unknowns. Every step adds a multiple
-of rows of X, so w stays in its start plus the row space: from zero, the only solution
-there is the one of least norm, X^T (X X^T)^-1 y.
+The loss is |X w - y|^2 / 2n with n equations in d > n unknowns. Every step adds multiples
+of rows of X, so w stays in the row space shifted by the initial w. Starting from zero, the
+only solution there is the one of minimum norm, X^T (X X^T)^-1 y.
 """
 
 import jax
@@ -15,7 +15,7 @@ def minimum_norm_solution(x, y):
   """X^T (X X^T)^-1 y: (n, d), (n,) -> (d,).
 
   Raises:
-    BadInput: when there are not fewer equations than unknowns.
+    BadInput: unless there are fewer equations than unknowns, and at least one.
   """
   if not 0 < x.shape[0] < x.shape[1]:
     raise BadInput(
@@ -36,17 +36,17 @@ def loss(w, x, y):
 
 
 def descend(x, y, start, learning_rate, batch_size, num_records, steps_per_record, key):
-  """SGD with batches drawn with replacement, its gradients taken by autodiff.
+  """SGD with batches drawn with replacement and gradients by autodiff.
 
   Args:
     x, y: float (n, d) and (n,).
     start: float (d,), the weights before the first step.
-    learning_rate: as it is in w - learning_rate * gradient; constant.
+    learning_rate: constant, as in w - learning_rate * gradient.
     batch_size, num_records, steps_per_record: counts.
-    key: decides the batches.
+    key: PRNG key for the batches.
 
   Returns:
-    float (num_records + 1, d): the weights at the start and after every record's steps.
+    float (num_records + 1, d): the weights at the start and after each record's steps.
   """
 
   def step(w, key):

@@ -1,16 +1,17 @@
-"""The empirical Rademacher complexity of linear classifiers: bounds from both sides.
+"""Lower and upper bounds on the empirical Rademacher complexity of linear classifiers.
 
-The class is that of the functions x -> sign(w x + b), on a sample x_1, ..., x_n. It does
-not depend on the length of w, so a bound for weights of bounded norm does not apply; what
-bounds it is the dimension of the space of the vectors (w x_1 + b, ..., w x_n + b).
+The class consists of the functions x -> sign(w x + b), on a sample x_1, ..., x_n. Their
+signs do not depend on the norm of w, so bounds for weights of bounded norm do not apply;
+what bounds the complexity is the dimension of the space of the vectors
+(w x_1 + b, ..., w x_n + b).
 """
 
 import math
 
 import numpy as np
 
-STEPS, TEMPERATURES = 60, 8  # of the ascent; more gain less than 0.01 on digits
-LARGEST = 5e10  # n r^2 of a sample: a decomposition takes a minute on two cores
+STEPS, TEMPERATURES = 60, 8  # of the ascent; more would gain less than 0.01 on digits
+LARGEST = 5e10  # n r^2 of a sample whose decomposition takes a minute on two cores
 
 
 def basis(inputs):
@@ -25,7 +26,7 @@ def basis(inputs):
   left, values, _ = np.linalg.svd(
     np.column_stack([np.ones(len(inputs)), scaled]), full_matrices=False
   )
-  # As numpy's matrix_rank has it.
+  # The same as in numpy's matrix_rank.
   tolerance = values[0] * max(len(inputs), inputs.shape[1] + 1) * np.finfo(float).eps
   return left[:, values > tolerance]
 
@@ -33,7 +34,7 @@ def basis(inputs):
 def is_linear(function, inputs):
   """Whether f(a + b - c) = f(a) + f(b) - f(c) holds on thirds of the inputs.
 
-  That is so for w x + b, and by chance for hardly anything else.
+  It does for w x + b, and hardly ever by chance for anything else.
 
   Args:
     function: function(inputs (k, ...)) -> (k, ...), numbers.
@@ -44,22 +45,22 @@ def is_linear(function, inputs):
   together, *parts = (np.asarray(function(x), float) for x in (a + b - c, a, b, c))
   scale = max(np.abs(part).max() for part in parts)
   error = np.abs(parts[0] + parts[1] - parts[2] - together).max()
-  return bool(error <= 1e-3 * scale)  # false too where it is not a number
+  return bool(error <= 1e-3 * scale)  # also False if it is NaN
 
 
 def agreement(signs, outputs):
-  """(1/n) sum_i s_i sign(f_i), where the sign of 0 is -1, of outputs f."""
+  """(1/n) sum_i s_i sign(f_i) for outputs f, where the sign of 0 is -1."""
   return float(np.mean(signs * np.where(outputs > 0, 1, -1)))
 
 
 def fit_signs(space, signs):
-  """The best agreement with the signs that least squares and an ascent from there find.
+  """The best agreement with the signs found by least squares and by ascent from there.
 
-  The ascent is on the mean of s_i tanh(f_i / t), which nears the agreement as t falls. It
-  need not find the supremum, so this is a lower bound of it.
+  The ascent is on the mean of s_i tanh(f_i / t), which approaches the agreement as t falls.
+  It may not find the supremum, so this is a lower bound on it.
 
   Args:
-    space: float (n, r), as of `basis`.
+    space: float (n, r), from `basis`.
     signs: (n,) of -1 and +1.
 
   Returns:
@@ -83,12 +84,12 @@ def fit_signs(space, signs):
 
 
 def upper_bound(count, dimension):
-  """An upper bound of the complexity of the signs of an r-dimensional space on n points.
+  """An upper bound on the complexity of the signs of an r-dimensional space on n points.
 
-  The sign patterns are at most sum_{k <= r} C(n, k) (the Sauer-Shelah lemma, r being the
-  VC dimension of the signs), and R = E max over them of (1/n) sum_i s_i h_i. With the
-  exact binomial tail instead of Hoeffding's this is Massart's lemma: E max is at most the
-  sum over the values v of min(1, patterns * P(agreement >= v)) times their distance.
+  There are at most sum_{k <= r} C(n, k) sign patterns (Sauer-Shelah lemma; r is the VC
+  dimension of the signs), and R = E max over them of (1/n) sum_i s_i h_i. This is Massart's
+  lemma with the exact binomial tail instead of Hoeffding's: E max is at most the sum over
+  the values v of min(1, patterns * P(agreement >= v)) times their spacing.
 
   Args:
     count: n, at least 1.
@@ -103,13 +104,13 @@ def upper_bound(count, dimension):
   patterns = float(special.logsumexp(choose))
   if patterns >= count * math.log(2) - 1e-9:
     return 1.0
-  right = np.arange(count + 1)  # how many signs are right; the agreement is 2 right/n - 1
+  right = np.arange(count + 1)  # number of right signs; the agreement is 2 right/n - 1
   ways = (
     special.gammaln(count + 1)
     - special.gammaln(right + 1)
     - special.gammaln(count - right + 1)
     - count * math.log(2)
   )
-  tails = np.logaddexp.accumulate(ways[::-1])[::-1]  # log P(at least so many are right)
+  tails = np.logaddexp.accumulate(ways[::-1])[::-1]  # log P(at least this many right)
   reached = np.exp(np.minimum(0, patterns + tails[1:]))
   return float(min(1.0, 2 * reached.sum() / count - 1))

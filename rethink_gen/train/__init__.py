@@ -1,4 +1,4 @@
-"""Training: the loop of a run, the gradient step, and all that a run's folder holds."""
+"""Training: a run's loop, its gradient step, and everything stored in its folder."""
 
 from rethink_gen.train.loop import run as run
 from rethink_gen.train.signals import Interrupted as Interrupted

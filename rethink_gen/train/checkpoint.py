@@ -1,4 +1,4 @@
-"""Checkpoints of a run's State, by Orbax, in the run's folder `checkpoints/`."""
+"""Checkpoints of a run's TrainState, kept by Orbax in `checkpoints/` of its folder."""
 
 import contextlib
 import functools
@@ -24,7 +24,7 @@ KEPT = 2  # the newest, and one to fall back on when the newest is damaged
 
 
 class _Folder(type(epath.Path())):
-  """A path whose own name is no pattern: that of etils takes [, * and ? in it for one."""
+  """A path with [, * and ? taken literally; etils's `glob` would expand them."""
 
   def glob(self, pattern):
     return map(type(self), pathlib.Path(self).glob(pattern))
@@ -35,11 +35,11 @@ def _folder(workdir):
 
 
 def check_folder(workdir):
-  """Raises BadInput where Orbax or TensorStore would take the path for another one."""
+  """Raises BadInput if Orbax or TensorStore would misread the path."""
   for part in workdir.parts:
     if os.fsencode(part) != part.encode(errors='surrogatepass'):
       reason = f'{part!r} in its path is not UTF-8, or the locale is not'
-    # Orbax writes 'gs://' for every 'gs:/', and TensorStore '/' for every backslash.
+    # Orbax turns every 'gs:/' into 'gs://', and TensorStore every backslash into '/'.
     elif '\\' in part or part.endswith('gs:'):
       reason = f'Orbax cannot read {part!r} in its path'
     else:
@@ -48,7 +48,7 @@ def check_folder(workdir):
   else:
     if os.fspath(_Folder(workdir)) == str(workdir):
       return
-    reason = f'Orbax takes /{workdir.parts[1]} for an object store'
+    reason = f'Orbax mistakes /{workdir.parts[1]} for an object store'
   raise BadInput(
     f'The folder {workdir} cannot hold checkpoints because {reason}; choose another '
     '--workdir.'
@@ -57,11 +57,11 @@ def check_folder(workdir):
 
 @contextlib.contextmanager
 def open_manager(workdir):
-  """Yields the manager of a run's checkpoints; the end of the `with` waits for the last.
+  """Yields a run's checkpoint manager; leaving the `with` waits for the last save.
 
   Raises:
-    OSError: from a later `save` or from the end of the `with`, when a checkpoint cannot
-      be written, say because the disk is full.
+    OSError: from a later `save` or on leaving the `with`, if a checkpoint cannot be
+      written, for example because the disk is full.
   """
   folder = _folder(workdir)
   options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, cleanup_tmp_directories=True)
@@ -73,15 +73,15 @@ def open_manager(workdir):
 
 @functools.cache
 def _quiet_orbax():
-  """Keeps from the terminal the tracebacks, one a thread, of errors Orbax also raises.
+  """Hides the tracebacks that Orbax's threads print for errors it also raises.
 
-  For good: the last come when the program ends and lets go of what it held.
+  Permanently, since the last ones are printed when the program exits.
   """
   before = sys.unraisablehook
 
   def print_unraisable(unraisable):
-    # Of the arrays still on their way when the first one failed: TensorStore calls back
-    # into the event loop that Orbax has closed by then.
+    # Raised for arrays still being written when the first one failed: TensorStore calls
+    # back into an event loop that Orbax has already closed.
     if str(unraisable.exc_value) != 'Event loop is closed':
       before(unraisable)
 
@@ -98,7 +98,7 @@ def _quiet_orbax():
 
 @contextlib.contextmanager
 def _with_os_errors(folder):
-  """Raises OSError for the ValueError in which TensorStore wraps a failed system call."""
+  """Converts the ValueError that TensorStore raises for a failed system call to OSError."""
   try:
     yield
   except ValueError as error:
@@ -110,7 +110,7 @@ def _with_os_errors(folder):
 
 
 def save(manager, state):
-  """Starts writing the state in the background; its step names the checkpoint."""
+  """Starts saving the state in the background, in a checkpoint named after its step."""
   step = int(state.step)
   if step not in manager.all_steps():
     items = {
@@ -121,7 +121,7 @@ def save(manager, state):
 
 
 def _digest(state):
-  """A digest of the arrays' bytes: Orbax takes flipped bits in most of them for good."""
+  """A digest of the arrays' bytes; Orbax does not detect bit flips in most arrays."""
   digest = hashlib.blake2b(digest_size=16)
   for leaf in jax.tree.leaves(jax.device_get(state)):
     digest.update(np.asarray(leaf).tobytes())
@@ -129,10 +129,11 @@ def _digest(state):
 
 
 def restore(manager, state):
-  """The newest state that can be read, like `state` in shapes and sharding, or `state`.
+  """Restores the newest readable checkpoint; returns `state` if there is none.
 
-  A checkpoint that cannot be read is renamed to STEP.damaged with a warning, so that the
-  run can write that step again, and the one before it is tried.
+  `state` determines shapes and sharding. An unreadable checkpoint is renamed to
+  STEP.damaged with a warning, so that the run can save that step again, and the one before
+  it is tried.
   """
   for step in sorted(manager.all_steps(), reverse=True):
     found, reason = _attempt(lambda step=step: _restore(manager, step, state))
@@ -148,36 +149,36 @@ def _restore(manager, step, state):
   items = {'state': ocp.args.StandardRestore(state), 'digest': ocp.args.JsonRestore()}
   found = manager.restore(step, args=ocp.args.Composite(**items))
   if found['digest']['blake2b'] != _digest(found['state']):
-    raise ValueError('its arrays are not those that were saved')
+    raise ValueError('its arrays differ from those that were saved')
   return found['state']
 
 
 def _attempt(read):
-  """(what it reads, ''), or (None, why the checkpoint cannot be read)."""
+  """Returns (read(), ''), or (None, why the checkpoint cannot be read)."""
   try:
     return read(), ''
   except (MemoryError, PermissionError):
     raise
-  except Exception as error:  # Orbax raises many kinds for the many kinds of damage.
+  except Exception as error:  # Which type Orbax raises depends on the damage.
     return None, f'{type(error).__name__}: {" ".join(str(error).split())[:120]}'
 
 
 def read_newest(workdir, complete):
-  """The newest state that can be read, on whatever machine, with nothing written.
+  """Reads the newest readable state, on any machine and without writing anything.
 
-  A checkpoint that cannot be read is left where it is, with a warning, and the one before
-  it is tried. The run may go on meanwhile, and take old checkpoints away.
+  An unreadable checkpoint is left in place, with a warning, and the one before it is tried.
+  The run may still be training meanwhile, and delete old checkpoints.
 
   Args:
     workdir: the folder of a run.
-    complete: makes of {field: nested dicts of jax.ShapeDtypeStruct}, of which Orbax keeps
-      the shapes but not the types of the containers, a state to restore.
+    complete: turns {field: nested dicts of jax.ShapeDtypeStruct} into a state to restore;
+      Orbax stores the shapes but not the container types.
 
   Returns:
-    The state with NumPy arrays, or None where there is no checkpoint.
+    The state with NumPy arrays, or None if there is no checkpoint.
 
   Raises:
-    BadInput: when there are checkpoints and none can be read.
+    BadInput: if there are checkpoints but none can be read.
   """
   folder = _folder(workdir)
   options = ocp.CheckpointManagerOptions(
@@ -202,9 +203,9 @@ def read_newest(workdir, complete):
       manager.reload()
   if damaged:
     raise BadInput(
-      f'No checkpoint in {folder} can be read (of {max(damaged)}: '
-      f'{damaged[max(damaged)]}); copy the folder anew, or let the run go on, which starts '
-      'from the beginning then.'
+      f'No checkpoint in {folder} can be read (step {max(damaged)}: '
+      f'{damaged[max(damaged)]}); copy the folder again, or resume the run, which then '
+      'starts from the beginning.'
     )
   return None
 
@@ -212,7 +213,7 @@ def read_newest(workdir, complete):
 def _read(manager, step, complete):
   tree = manager.item_metadata(step)['state'].tree
   shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
-  # With arrays of NumPy to restore, Orbax does not ask for the devices that saved them.
+  # With NumPy arrays as the target, Orbax does not require the devices that saved them.
   state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), complete(shapes))
   return _restore(manager, step, state)
 
@@ -228,6 +229,6 @@ def _put_aside(manager, step, reason):
 
 
 def _unused(path):
-  """The path itself, or with the first number behind it that is not taken."""
+  """The path itself, or with the first unused number appended."""
   numbered = (path.with_name(f'{path.name}{n}') for n in itertools.count(1))
   return next(p for p in itertools.chain([path], numbered) if not p.exists())

@@ -1,4 +1,4 @@
-"""What a config and its data compile to: the functions of a run, with its data placed."""
+"""The compiled functions of a run, built from its config and its data."""
 
 import functools
 from collections.abc import Callable
@@ -19,26 +19,28 @@ EVALUATION_BATCH = 1_000  # examples
 
 
 def matmul_precision(config):
-  """The context in which all that a config describes is computed.
+  """The context that sets the precision of matrix products for a config.
 
-  In float32 products are of float32 too, which accelerators would round.
+  With precision float32, matmuls also use full float32 (accelerators default to TF32 or
+  bfloat16 inputs).
   """
   precise = config.precision == 'float32'
   return jax.default_matmul_precision('float32' if precise else 'default')
 
 
 def build(config, dataset, program=None):
-  """What the loop is made of, with the data on the devices.
+  """Places the data on the devices and builds the functions that `loop` calls.
 
   Args:
     config: a ConfigDict.
-    dataset: a Dataset, corrupted and cut, or a streaming.Source.
-    program: the Program; by default that of the config and the dataset.
+    dataset: a Dataset, already corrupted and truncated, or a streaming.Source.
+    program: a Program; by default the one for this config and dataset.
 
   Returns:
-    (state, train_to, evaluate, examine): the State before the first step; train_to(state,
-    step), which trains within an epoch; evaluate(state), a dict of loss and accuracy on
-    both splits; examine(state), the `evaluation.Examples` of the training split.
+    (state, train_to, evaluate, examine): the initial TrainState; train_to(state, step),
+    which trains up to a step of the same epoch; evaluate(state), a dict of loss and
+    accuracy on both splits; examine(state), the `evaluation.Examples` of the training
+    split, or None when streaming.
   """
   if config.dataset.streaming:
     return streaming.build(config, dataset)
@@ -63,7 +65,7 @@ def build(config, dataset, program=None):
 
 
 def measures(train, test, num_train, num_test):
-  """What a record says of both splits, each given as `evaluation.Totals`."""
+  """The metrics of a record, computed from the `evaluation.Totals` of both splits."""
   return {
     'train_loss': float(train.loss),
     'train_accuracy': int(train.right) / num_train,
@@ -74,10 +76,10 @@ def measures(train, test, num_train, num_test):
 
 
 def put(config, images, labels):
-  """A split on the devices, whole on each, or each with its part of the images.
+  """Places a split on the devices, replicated or with the images sharded by rows.
 
-  The images are then filled up to equal parts; the labels, which say how many count, are
-  on every device.
+  Sharded images are padded to equal parts; labels are always replicated, and their number
+  tells how many images are real.
   """
   mesh = sharding.mesh()
   spec = PartitionSpec()
@@ -88,20 +90,20 @@ def put(config, images, labels):
 
 
 class Program(NamedTuple):
-  """What the compiled functions are made of; two that are equal are compiled once."""
+  """Everything the compiled functions depend on; equal Programs are compiled once."""
 
-  model: Any  # a linen module, or what has its `init` and `apply`
-  make_tx: Callable  # of the Rates, gives the optax transformation
-  to_inputs: Callable  # to_inputs(images, key=None): the inputs; a key is given in training
+  model: Any  # a linen module, or any object with the same init and apply
+  make_tx: Callable  # make_tx(rates) -> optax transformation
+  to_inputs: Callable  # to_inputs(images, key=None) -> inputs; key only in training
   input_shape: tuple  # of one input
   batch_size: int
   steps_per_epoch: int
 
 
 def make_program(config, dataset):
-  """The Program of a config and its data."""
+  """The Program for a config and its data."""
   fields = {field: config.to_dict()[field] for field in FIELDS}
-  # Given to each call, so that runs that differ in them alone share the program.
+  # Passed to each call, so that runs differing only in these share a program.
   del fields['optimizer']['learning_rate'], fields['regularization']['weight_decay']
   return _make_program(
     config_dict.FrozenConfigDict(fields),
@@ -114,12 +116,12 @@ def make_program(config, dataset):
 
 @functools.lru_cache(maxsize=8)
 def _make_program(config, image_shape, num_classes, steps_per_epoch, crop_size):
-  """The same Program for the same arguments, down to its functions.
+  """Builds a Program; cached, so that equal arguments give the same function objects.
 
   Args:
-    config: the fields of FIELDS, less the Rates, frozen.
-    image_shape: (h, w, c) as stored, before the crop.
-    num_classes, steps_per_epoch, crop_size: as of the data set and its config.
+    config: the fields in FIELDS except the Rates, frozen.
+    image_shape: (h, w, c) as stored, before cropping.
+    num_classes, steps_per_epoch, crop_size: those of the data set and its config.
   """
   *height_width, channels = image_shape
   crop_shape = preprocess.crop_shape(*height_width, crop_size)
@@ -140,7 +142,7 @@ def _make_program(config, image_shape, num_classes, steps_per_epoch, crop_size):
 
 @functools.lru_cache(maxsize=4)
 def compile_program(program):
-  """(initialize, epoch, evaluate, examine) of a Program, as `sgd` makes them."""
+  """The compiled (initialize, epoch, evaluate, examine) of a Program."""
   model, make_tx, to_inputs, input_shape, batch_size, steps_per_epoch = program
   return (
     sgd.make_initialize(

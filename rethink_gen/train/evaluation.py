@@ -1,4 +1,7 @@
-"""Evaluation over whole splits, compiled."""
+"""Compiled evaluation of a whole split: loss, accuracy, margins and dead ReLU units.
+
+`make_examine` gives results per example, `make_evaluate` only totals.
+"""
 
 from typing import NamedTuple
 
@@ -14,41 +17,42 @@ from rethink_gen.models import layers
 
 
 class Examples(NamedTuple):
-  """What a network makes of each example, in the data's order."""
+  """Results per example, in the order of the data."""
 
   loss: jax.Array  # float32 (n,)
-  right: jax.Array  # bool (n,)
-  margin: jax.Array  # float32 (n,), the label's logit less the largest other
+  right: jax.Array  # bool (n,), classified correctly
+  margin: jax.Array  # float32 (n,), the label's logit minus the largest other logit
 
 
 class Totals(NamedTuple):
-  """What a network makes of a split."""
+  """Results over a whole split."""
 
   loss: jax.Array  # float32 (), the mean
-  right: jax.Array  # int32 (), examples classified right
-  active: dict  # {layer: bool (units,)}: ReLU units that are active for some example
+  right: jax.Array  # int32 (), number of examples classified correctly
+  active: dict  # {layer: bool (units,)}: ReLU units active for at least one example
 
 
 def make_evaluate(model, to_inputs, batch_size):
   """The compiled function evaluate(state, images, labels) -> Totals.
 
-  The arguments are those of `make_examine`.
+  Its arguments are those of `make_examine`.
   """
   examine = examine_function(model, to_inputs, batch_size, sharding.split())
   return jax.jit(lambda *arguments: totals(*examine(*arguments)))
 
 
 def totals(examples, active):
-  """The Totals of what an `examine_function` gives."""
+  """Reduces the results of an `examine_function` to Totals."""
   return Totals(examples.loss.mean(), examples.right.sum(), active)
 
 
 def make_examine(model, to_inputs, batch_size):
   """The compiled function examine(state, images, labels) -> Examples.
 
-  Over every example once, without augmentation or dropout and with batch normalization's
-  running statistics, in equal batches of about `batch_size` examples at most; the last is
-  filled up with examples that do not count. to_inputs(images) gives the network's inputs.
+  It visits every example once, without augmentation or dropout and with batch
+  normalization's running statistics, in equal batches of at most about `batch_size`
+  examples; padding in the last one is ignored. to_inputs(images) gives the network's
+  inputs.
   """
   replicated = NamedSharding(sharding.mesh(), PartitionSpec())
   examine = examine_function(model, to_inputs, batch_size, sharding.split())
@@ -58,8 +62,8 @@ def make_examine(model, to_inputs, batch_size):
 def examine_function(model, to_inputs, batch_size, split):
   """A function examine(state, images, labels) -> (Examples, active units as in Totals).
 
-  `make_examine` and `make_evaluate` compile it; `split` is how a batch lies on the devices,
-  or None.
+  `make_examine` and `make_evaluate` compile it; `split` is the sharding of a batch, or
+  None.
   """
 
   def examine(state, images, labels):
@@ -67,7 +71,7 @@ def examine_function(model, to_inputs, batch_size, split):
     variables = {'params': state.params, 'batch_stats': state.batch_stats}
 
     batches = -(-count // batch_size)
-    unit = 16 * (split.mesh.size if split else 1)  # a size that can be cut into blocks
+    unit = 16 * (split.mesh.size if split else 1)  # so that batches divide into blocks
     size = -(-count // (batches * unit)) * unit
 
     def examine_batch(number):
@@ -91,9 +95,9 @@ def examine_function(model, to_inputs, batch_size, split):
 
 
 def apply_and_watch(model, variables, inputs):
-  """(logits, {layer: bool (units,)}) in evaluation: which ReLU units are active at all.
+  """(logits, {layer: bool (units,)}) in evaluation mode: which ReLU units are ever active.
 
-  Only the package's own models say so; for others the dict is empty.
+  Only the package's own models report this; for others the dict is empty.
   """
   if not isinstance(model, nn.Module):
     return model.apply(variables, inputs, train=False), {}
@@ -103,10 +107,10 @@ def apply_and_watch(model, variables, inputs):
 
 
 def dead_units(active):
-  """{'dead_units': share of all ReLU units, 'dead_units/LAYER': share of a layer's, ...}.
+  """The fractions of dead ReLU units: {'dead_units': overall, 'dead_units/LAYER': ...}.
 
-  A unit is dead if it is active for none of the training examples; a convolution's unit is
-  a channel, at all of its positions. {} for a model that does not say which are active.
+  A unit is dead if no training example activates it; a unit of a convolution is a channel
+  over all positions. {} for a model that does not report its active units.
 
   Args:
     active: {layer: bool (units,)}.

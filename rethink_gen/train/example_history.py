@@ -1,7 +1,7 @@
-"""What becomes of every training example: when it was fitted, how often it was forgotten.
+"""The history of each training example: when it was fitted, how often it was forgotten.
 
-Recorded where `config.record_examples` asks for it. FITTED holds a row of bits for each
-epoch, EXAMPLES what they and the last evaluation say of each example.
+Recorded if `config.record_examples` is set. FITTED holds one row of bits per epoch,
+EXAMPLES the history that follows from them and each example's final evaluation.
 """
 
 import io
@@ -12,22 +12,23 @@ import numpy as np
 from rethink_gen import files
 from rethink_gen.errors import BadInput
 
-FITTED = 'fitted.npy'  # uint8 (epochs, ceil(n / 8)): bits, which examples were right
+FITTED = 'fitted.npy'  # uint8 (epochs, ceil(n / 8)), packed bits: which examples were right
 EXAMPLES = 'examples.npz'
 
 
 def summarize(fitted, last):
-  """{name: array (n,)}: the history of each example, and how it stands at the end.
+  """{name: array (n,)}: the history of each example and its final evaluation.
 
   Args:
-    fitted: bool (epochs, n), whether an example was right after each epoch.
-    last: `evaluation.Examples` of the last state.
+    fitted: bool (epochs, n), whether an example was classified correctly ("right") after
+      each epoch.
+    last: `evaluation.Examples` of the final state.
 
   Returns:
-    first_fitted and last_fitted, int32: the epochs, from 1, after which it was right for
-    the first time, and after which it was right for the last time without having been
-    right an epoch before; 0: never. forgotten, float32: as `count_forgotten` gives it. loss
-    and margin, float32, and right, bool: at the end.
+    first_fitted and last_fitted, int32: the first and the last epoch, counted from 1, after
+    which the example was right without having been right one epoch earlier; 0: never.
+    forgotten, float32: see `count_forgotten`. loss and margin, float32, and right, bool:
+    from `last`.
   """
   before = np.zeros_like(fitted)
   before[1:] = fitted[:-1]
@@ -47,29 +48,29 @@ def summarize(fitted, last):
 def count_forgotten(first_fitted, lost):
   """float32 (n,): how often each example was forgotten; infinity if it was never fitted.
 
-  As in arXiv:1812.05159: an example is forgotten where it is wrong after it had been right
-  an epoch before (definition 2.1), and one that was never right ranks before all others
+  As in arXiv:1812.05159: an example is forgotten when it is wrong after being right one
+  epoch earlier (definition 2.1), and one that was never right ranks as the most forgotten
   (section 3), although it was never lost.
 
   Args:
-    first_fitted: int (n,), 0 where an example was never right.
-    lost: (n,), how often an example that had been right an epoch before was wrong.
+    first_fitted: int (n,), 0 if an example was never right.
+    lost: (n,), how often an example was wrong after being right one epoch earlier.
   """
   return np.where(first_fitted > 0, lost, np.inf).astype(np.float32)
 
 
 def write_fitted(workdir, rows):
-  """Writes the rows of bits, one uint8 (ceil(n / 8),) an epoch."""
+  """Writes the rows of packed bits, one uint8 (ceil(n / 8),) per epoch."""
   content = io.BytesIO()
   np.save(content, np.array(rows, np.uint8))
   files.write_bytes(pathlib.Path(workdir) / FITTED, content.getvalue())
 
 
 def read_fitted(workdir, epochs):
-  """The rows of the first so many epochs.
+  """Reads the rows of packed bits of the first `epochs` epochs.
 
   Raises:
-    BadInput: where they are not there.
+    BadInput: if the file does not hold that many.
   """
   if not epochs:
     return []
@@ -79,14 +80,14 @@ def read_fitted(workdir, epochs):
     rows = []
   if len(rows) < epochs:
     raise BadInput(
-      f'{workdir}/{FITTED} does not hold the {epochs} epochs that are behind this run; '
-      'choose another --workdir to train it from the start.'
+      f'{workdir}/{FITTED} does not hold the {epochs} epochs this run has completed; '
+      'choose another --workdir to train from the start.'
     )
   return list(rows)
 
 
 def write(workdir, rows, last):
-  """Writes what `summarize` says of these rows of bits and the last evaluation."""
+  """Writes the `summarize` of these rows of packed bits and the final evaluation."""
   count = len(last.right)
   fitted = np.unpackbits(np.array(rows, np.uint8), axis=1, count=count).astype(bool)
   content = io.BytesIO()
@@ -95,10 +96,10 @@ def write(workdir, rows, last):
 
 
 def read(workdir):
-  """{name: array (n,)} as `summarize` gives it, or None where there is none.
+  """Reads what `write` wrote, {name: array (n,)}; None if there is no file.
 
   Raises:
-    BadInput: where it is damaged.
+    BadInput: if the file is damaged.
   """
   path = pathlib.Path(workdir) / EXAMPLES
   if not path.exists():
@@ -107,18 +108,18 @@ def read(workdir):
     with np.load(path) as file:
       found = {name: file[name] for name in file}
     if len({array.shape for array in found.values()}) != 1:
-      raise ValueError('its arrays are not of the same examples')
+      raise ValueError('its arrays differ in length')
     if {'first_fitted', 'forgotten'} <= found.keys():
       # Older files have 0 for examples that were never fitted.
       found['forgotten'] = count_forgotten(found['first_fitted'], found['forgotten'])
-  except Exception as error:  # of many kinds, from an archive that is damaged
+  except Exception as error:  # a damaged archive raises many types
     reason = ' '.join(str(error).split())[:100] or type(error).__name__
     raise BadInput(
-      f'{path} is damaged ({reason}); copy the run anew from where it ran.'
+      f'{path} is damaged ({reason}); copy the run again from where it was trained.'
     ) from error
   return found
 
 
 def pack(right):
-  """uint8 (ceil(n / 8),) of bool (n,)."""
+  """Packs bool (n,) into bits, uint8 (ceil(n / 8),)."""
   return np.packbits(np.asarray(right))

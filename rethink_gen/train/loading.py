@@ -1,4 +1,8 @@
-"""The data of a config: loaded, corrupted, cut, and checked against the config."""
+"""Loading a config's data: read, corrupt, truncate, and check it against the config.
+
+`load` does all of it; runs that share their images call `load_original` once and `corrupt`
+for each config.
+"""
 
 from rethink_gen import config as config_lib
 from rethink_gen.data import corruption, sources, streaming
@@ -6,10 +10,10 @@ from rethink_gen.errors import BadInput
 
 
 def load(config):
-  """What a config learns, and the share of training labels its corruption changed.
+  """The training data of a config, and the fraction of training labels that it changes.
 
   Returns:
-    (a Dataset, float), or (a streaming.Source, None), whose labels nobody has seen yet.
+    (Dataset, float), or (streaming.Source, None), since streamed labels are not read yet.
   """
   if config.dataset.streaming:
     source = streaming.open(config)
@@ -19,12 +23,12 @@ def load(config):
 
 
 def load_original(config):
-  """The Dataset a config names, before its corruption and whole."""
+  """The whole Dataset that a config names, before any corruption."""
   return sources.load(config.dataset.name, config.dataset.data_dir, config.dataset.path)
 
 
 def corrupt(config, original):
-  """(Dataset, share of labels changed): what the config makes of the data set."""
+  """Corrupts and truncates a Dataset: (Dataset, fraction of training labels changed)."""
   for field, kind, available in (
     ('num_train', 'training', len(original.y_train)),
     ('num_test', 'test', len(original.y_test)),
@@ -32,7 +36,7 @@ def corrupt(config, original):
     if (config.dataset[field] or 0) > available:
       raise BadInput(
         f'config.dataset.{field} is {config.dataset[field]}, but {config.dataset.name} has '
-        f'{available} {kind} examples; take at most that many.'
+        f'{available} {kind} examples; use at most that many.'
       )
   noise = config.corruption
   dataset = corruption.corrupt(original, noise.mode, noise.seed, noise.label_noise)
@@ -43,13 +47,13 @@ def corrupt(config, original):
 
 
 def check_data(config, dataset):
-  """Raises BadInput where the config does not fit the data."""
+  """Raises BadInput if the config does not fit the data."""
   height, width = dataset.x_train.shape[1:3]
   crop_size = config.dataset.crop_size
   if crop_size is not None and crop_size > min(height, width):
     raise BadInput(
       f'config.dataset.crop_size is {crop_size}, larger than the images of '
-      f'{height} x {width} pixels; take at most {min(height, width)}.'
+      f'{height} x {width} pixels; use at most {min(height, width)}.'
     )
   check_batch(config, dataset.num_train)
 
@@ -58,6 +62,6 @@ def check_batch(config, num_train):
   if config.batch_size > num_train:
     raise BadInput(
       f'config.batch_size is {config.batch_size}, but there are only {num_train} training '
-      'examples; take a smaller batch or more data.'
+      'examples; use a smaller batch or more data.'
     )
   config_lib.check_steps(config, num_train)

@@ -1,4 +1,4 @@
-"""One run: data, epochs, evaluation, checkpoints, stop. The order of things is here."""
+"""The loop of a run: train epochs, evaluate, record, save checkpoints, resume, stop."""
 
 import contextlib
 import functools
@@ -26,29 +26,30 @@ from rethink_gen.train import (
   workdirs,
 )
 
-SECONDS_PER_CALL = 2.0  # how long the device works before it is asked how far it is
+SECONDS_PER_CALL = 2.0  # target duration of a training call, between progress updates
 SECONDS_PER_CHECKPOINT = 10.0  # a killed run loses at most this much work plus one epoch
 REASONS = ('num_epochs', 'stop_at_train_accuracy', 'diverged')  # why a run ends
 
 
 def run(config, workdir, progress=progress_bar):
-  """Trains as the config says, or resumes where this folder's run stopped.
+  """Trains a run as its config says, or resumes it where it stopped.
 
   Args:
-    config: a ConfigDict of the shape of `config.default`.
-    workdir: the run's folder, made if needed. It gets config.json, data.json (which
-      version of the data it is trained on), metrics.jsonl (a line per evaluation),
-      losses.npy (float32, the loss of every step), tensorboard/, checkpoints/ and, when
-      the run is complete, summary.json.
-    progress: what shows how far the run is, with the interface of `progress.progress_bar`.
+    config: a ConfigDict with the fields of `config.default`.
+    workdir: the run's folder, created if needed. It gets config.json, data.json (the
+      version of the training data), log.jsonl (a line per start and stop), metrics.jsonl
+      (a line per evaluation), losses.npy and accuracies.npy (float32, one value per step),
+      tensorboard/, checkpoints/, the files of `example_history` if the config asks for
+      them and, once the run is complete, summary.json.
+    progress: a progress display, with the interface of `progress.progress_bar`.
 
   Returns:
-    The summary, a dict as in summary.json. A complete run is not run again.
+    The summary, a dict as in summary.json. A complete run is not repeated.
 
   Raises:
-    BadInput: for a config, data or folder that cannot be used; nothing was written then.
+    BadInput: for an unusable config, data set or folder, before anything is written.
     Interrupted: after SIGTERM or SIGINT, with the state saved.
-    OSError: when the folder cannot be written any more, say because the disk is full.
+    OSError: if the folder becomes unwritable, for example because the disk is full.
   """
   started = time.monotonic()
   workdir = pathlib.Path(paths.local(workdir)).absolute()
@@ -67,19 +68,19 @@ def run(config, workdir, progress=progress_bar):
 
 
 class Request(NamedTuple):
-  """What the loop of a run asks of those who have the compiled functions."""
+  """What a run's loop asks the owner of the compiled functions to do."""
 
   state: sgd.TrainState  # donated to the training call, which returns the next one
   task: str  # 'train', 'evaluate' or 'examine'
-  stop: int = 0  # the step up to which to train, or less far
+  stop: int = 0  # 'train': the step up to which to train, at most
 
 
 def learn(config, dataset, workdir, started, progress, program=None):
-  """Trains on a Dataset that is in memory, or a streaming.Source.
+  """Trains on an in-memory Dataset or a streaming.Source.
 
   Args:
     config, workdir, started, progress: as for `fit`.
-    dataset: already corrupted and cut.
+    dataset: already corrupted and truncated.
     program: as for `compiled.build`.
 
   Returns:
@@ -106,22 +107,21 @@ def learn(config, dataset, workdir, started, progress, program=None):
 def fit(config, state, workdir, started, progress, received):
   """The loop: restore, then train an epoch, evaluate and save, until done.
 
-  A generator of Requests, so that whoever answers them can train many runs at once.
+  It is a generator of Requests, so that whoever answers them can train many runs at once.
 
   Args:
     config: as for `run`.
     state: the TrainState before the first step.
     workdir: an existing folder.
-    started: time.monotonic() from which the records count their seconds.
+    started: the time.monotonic() from which the records count their seconds.
     progress: as for `run`.
-    received: the list of signals that `stop_signals` yields.
+    received: the list of signals that `signals.stop_signals` yields.
 
   Yields:
-    Requests, each answered by what `compiled.build` says of its task.
+    Requests, each answered with the result of the matching function of `compiled.build`.
 
   Returns:
-    (state, records, stopped_by): the last TrainState, the evaluations from the first on,
-    and one of REASONS.
+    (state, records, stopped_by): the final TrainState, all evaluations, and one of REASONS.
   """
   steps_per_epoch = len(state.losses)
   last_step = steps_per_epoch * config.num_epochs
@@ -141,14 +141,14 @@ def fit(config, state, workdir, started, progress, received):
     if step:
       say(f'Resuming from step {step:,} of {last_step:,}.')
 
-    state = yield Request(state, 'train', step)  # compiles, and takes no step
+    state = yield Request(state, 'train', step)  # compiles without taking a step
     seconds_per_step, saved = math.inf, time.monotonic()
     while True:
       epoch, rest = divmod(step, steps_per_epoch)
       epoch_ended = step > 0 and rest == 0
       loss, accuracy = running(config, state)
       diverged = not math.isfinite(loss)
-      # A run stopped between an epoch and its evaluation makes up for it here.
+      # A run that stopped between an epoch and its evaluation catches up here.
       is_recorded = bool(history.records) and history.records[-1]['step'] == step
       if (
         epoch_ended and not diverged and not is_recorded and is_due(config, epoch, accuracy)
@@ -168,7 +168,7 @@ def fit(config, state, workdir, started, progress, received):
           history.records.append(record)
           write_events(record)
           say(metrics.format_record(record, config.num_epochs), step)
-          if multihost.is_primary():  # before the checkpoint, which must not be ahead
+          if multihost.is_primary():  # first, so that no checkpoint is ahead of its record
             metrics.append_record(workdir, record)
       if config.record_examples and epoch_ended and len(history.fitted) < epoch:
         found = yield Request(state, 'examine')
@@ -178,7 +178,7 @@ def fit(config, state, workdir, started, progress, received):
       save = epoch_ended and is_checkpoint_due(config, epoch, age)
       save, stopping = multihost.agree(int(save), received)
       save = (save or stopping or stopped_by) and not diverged
-      if save or diverged:  # before the checkpoint, as the records
+      if save or diverged:  # before the checkpoint, like the records
         write_history(workdir, history, step)
       if save:
         checkpoint.save(manager, state)
@@ -207,15 +207,15 @@ def fit(config, state, workdir, started, progress, received):
 
 
 class History(NamedTuple):
-  """What a run has recorded so far; all of it grows while the run trains."""
+  """What a run has recorded so far, updated in place while it trains."""
 
   records: list  # the evaluations
-  steps: dict  # {name: float32 (last_step,)} of metrics.OF_STEPS, NaN for steps to come
-  fitted: list  # of packed bits, one per epoch, if config.record_examples
+  steps: dict  # {name in metrics.OF_STEPS: float32 (last_step,)}, NaN for future steps
+  fitted: list  # one row of packed bits per epoch, if config.record_examples
 
 
 def resume_history(config, workdir, step, steps_per_epoch):
-  """The History of a run that was saved at `step`; of a new run, an empty one."""
+  """The History of a run saved at `step`; empty for a new run."""
   records = multihost.on_primary(lambda: metrics.resume_records(workdir, step))
   last_step = steps_per_epoch * config.num_epochs
   steps = {name: np.full(last_step, np.nan, np.float32) for name in metrics.OF_STEPS}
@@ -229,7 +229,7 @@ def resume_history(config, workdir, step, steps_per_epoch):
 
 
 def write_history(workdir, history, step):
-  """Writes all of a History but its records, from the primary process."""
+  """Writes a History, except its records, from the primary process."""
   if not multihost.is_primary():
     return
   for name, values in history.steps.items():
@@ -239,10 +239,10 @@ def write_history(workdir, history, step):
 
 
 def train_epoch(config, state, seconds_per_step, update, received):
-  """On to the end of the epoch, or until a signal is received or the loss is not finite.
+  """Trains to the end of the epoch, or until a signal arrives or the loss is not finite.
 
-  In requests of about SECONDS_PER_CALL: the first, of unknown speed, is a single step.
-  Returns the State and the seconds that a step of this epoch took.
+  Requests take about SECONDS_PER_CALL each; while the speed is unknown, a request is a
+  single step. Returns the TrainState and this epoch's seconds per step.
   """
   steps_per_epoch = len(state.losses)
   first = step = int(state.step)
@@ -264,9 +264,9 @@ def train_epoch(config, state, seconds_per_step, update, received):
 
 
 def running(config, state):
-  """Mean loss and accuracy over the batches of the epoch so far, as they were trained.
+  """Mean loss and accuracy over the epoch's batches so far, each as it was trained on.
 
-  Of a stacked state (of `together`) over its runs too.
+  For a stacked state (see `vmapped`), the mean is over its runs as well.
   """
   count = (int(state.step) - 1) % len(state.losses) + 1
   losses, correct = jax.device_get((state.losses, state.correct))
@@ -277,7 +277,7 @@ def running(config, state):
 
 
 def is_due(config, epoch, running_accuracy):
-  """Whether to evaluate: as often as the config says, at the end, and when it may stop."""
+  """Whether to evaluate: every `eval_every` epochs, at the end, and if the run may stop."""
   threshold = config.stop_at_train_accuracy
   return (
     epoch % config.eval_every == 0
@@ -287,7 +287,7 @@ def is_due(config, epoch, running_accuracy):
 
 
 def is_checkpoint_due(config, epoch, age):
-  """Whether to save at an epoch's end, the last checkpoint being so many seconds old."""
+  """Whether to save at the end of an epoch, `age` seconds after the last checkpoint."""
   if config.checkpoint_every is None:
     return age >= SECONDS_PER_CHECKPOINT
   return epoch % config.checkpoint_every == 0

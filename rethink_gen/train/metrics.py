@@ -1,4 +1,8 @@
-"""What a run records: metrics.jsonl, the losses of every step, TensorBoard."""
+"""The files in which a run records its course, and reading them back.
+
+metrics.jsonl has one line per evaluation, log.jsonl one per start, restore, save or stop,
+losses.npy and accuracies.npy one value per step; tensorboard/ repeats the evaluations.
+"""
 
 import contextlib
 import datetime
@@ -15,7 +19,7 @@ from rethink_gen.text import format_duration, format_percent
 
 
 def append_record(workdir, record):
-  """One line for one evaluation; on the disk before this returns."""
+  """Appends an evaluation to metrics.jsonl; it is on disk when this returns."""
   with open(pathlib.Path(workdir) / 'metrics.jsonl', 'a') as file:
     file.write(json.dumps(files.replace_nonfinite(record)) + '\n')
     file.flush()
@@ -31,7 +35,7 @@ def log_event(workdir, event, step, **details):
 
 
 def resume_records(workdir, step):
-  """The records up to a step; those after it, and a torn last line, leave the file."""
+  """The records up to a step; deletes later ones and an incomplete last line."""
   path = pathlib.Path(workdir) / 'metrics.jsonl'
   kept = [record for record in read_records(workdir) if record['step'] <= step]
   kept_text = ''.join(json.dumps(record) + '\n' for record in kept)
@@ -41,29 +45,29 @@ def resume_records(workdir, step):
 
 
 def read_records(workdir):
-  """The evaluations of a run, one dict each; none before the first."""
+  """The evaluations of a run, one dict each; empty before the first."""
   path = pathlib.Path(workdir) / 'metrics.jsonl'
   records = []
   for line in path.read_text().splitlines() if path.exists() else ():
-    with contextlib.suppress(json.JSONDecodeError):  # a torn last line
+    with contextlib.suppress(json.JSONDecodeError):  # an incomplete last line
       records.append(json.loads(line))
   return records
 
 
-# What is recorded of every batch as it was trained on, float32 (steps,): its mean loss, and
-# the share of its examples that were classified right.
+# Recorded for every training batch, float32 (steps,): its mean loss, and the fraction of
+# its examples classified correctly.
 OF_STEPS = ('losses', 'accuracies')
 
 
 def write_steps(workdir, name, values):
-  """NAME.npy: float32 (steps,), one of OF_STEPS."""
+  """Writes NAME.npy, float32 (steps,), for a name in OF_STEPS."""
   content = io.BytesIO()
   np.save(content, values)
   files.write_bytes(pathlib.Path(workdir) / f'{name}.npy', content.getvalue())
 
 
 def read_steps(workdir, name):
-  """What `write_steps` wrote last, or nothing where that cannot be read."""
+  """Reads what `write_steps` wrote last; empty if that cannot be read."""
   try:
     return np.load(pathlib.Path(workdir) / f'{name}.npy')
   except (OSError, ValueError, EOFError):
@@ -72,8 +76,8 @@ def read_steps(workdir, name):
 
 @contextlib.contextmanager
 def tensorboard(workdir, step):
-  """Yields write(record); what an interrupted run had written after `step` is hidden."""
-  # Slow to import where PyTorch is installed, which it imports too.
+  """Yields write(record), and hides what an interrupted run wrote after `step`."""
+  # Slow to import if PyTorch is installed, because it imports that too.
   from tensorboardX import event_file_writer
   from tensorboardX.proto import event_pb2, summary_pb2
 
@@ -94,7 +98,7 @@ def tensorboard(workdir, step):
     add(step=record['step'], summary=summary_pb2.Summary(value=values))
     writer.flush()
 
-  # TensorBoard drops what older files hold from this step on.
+  # TensorBoard drops the events of older files from this step on.
   start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
   add(step=step + 1, session_log=start)
   try:
@@ -104,7 +108,7 @@ def tensorboard(workdir, step):
 
 
 def format_record(record, num_epochs):
-  """One evaluation in one line."""
+  """Formats an evaluation as one line."""
   return (
     f'epoch {record["epoch"]:>{len(str(num_epochs))}}/{num_epochs}'
     f'  loss {record["train_loss"]:.4f}'
@@ -115,6 +119,6 @@ def format_record(record, num_epochs):
 
 
 def dead_layers(record):
-  """{layer: share of its ReLU units that are dead} where that is more than half."""
+  """{layer: fraction of its ReLU units that are dead}, for layers with more than half."""
   shares = {k.removeprefix('dead_units/'): v for k, v in record.items() if '/' in k}
   return {layer: share for layer, share in shares.items() if share > 0.5}

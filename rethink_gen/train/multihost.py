@@ -1,10 +1,10 @@
-"""Several processes, one run: how they find each other, and what they must agree on.
+"""One run on several processes: how they find each other, and what they must agree on.
 
 Every process runs the same program on its own devices, and all see one mesh of all devices.
-What one of them alone knows, a signal, a clock, a file, must be the same on all before it
-decides anything: otherwise one enters a collective operation that another never reaches.
-Files are read and written by the first process, in a folder that all of them share. With a
-single process each function here is plain.
+Anything known to only one of them (a signal, a clock, a file) must be shared before it
+decides anything; otherwise one process enters a collective operation that another never
+reaches. The first process reads and writes the files, in a folder that all of them share.
+With a single process, nothing here communicates.
 """
 
 import json
@@ -16,9 +16,9 @@ from jax.experimental import multihost_utils
 
 from rethink_gen.errors import BadInput
 
-# How long a silent process is waited for before the others stop with a message.
+# How long the others wait for a silent process before they stop with a message.
 HEARTBEAT_SECONDS = 30
-# How long the first to finish waits for the last.
+# How long the first process to finish waits for the last.
 SHUTDOWN_SECONDS = 60
 FROM_ENVIRONMENT = {
   'coordinator_address': ('JAX_COORDINATOR_ADDRESS', str),
@@ -28,15 +28,15 @@ FROM_ENVIRONMENT = {
 
 
 def initialize():
-  """Joins the other processes of the job; comes before anything is computed.
+  """Joins the other processes of the job; must be called before any computation.
 
-  JAX finds them on SLURM, TPU pods and GKE, under Open MPI, and elsewhere from
+  JAX finds them by itself on SLURM, TPU pods and GKE and under Open MPI, and elsewhere from
   JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES, JAX_PROCESS_ID.
 
   Raises:
-    BadInput: when they cannot be found.
+    BadInput: if they cannot be found.
   """
-  # Its handler would swallow SIGTERM, which a run answers by itself.
+  # Its handler would swallow SIGTERM, which a run handles itself.
   jax.config.update('jax_enable_preemption_service', False)
   try:
     given = {
@@ -52,9 +52,9 @@ def initialize():
   except (ValueError, RuntimeError, IndexError) as error:  # an address without a port
     reason = ' '.join(str(error).split())[:200]
     raise BadInput(
-      f'--distributed could not join the other processes ({reason}); start it by SLURM or '
-      'on a TPU pod, or set JAX_COORDINATOR_ADDRESS to host:port of the first process, '
-      'JAX_NUM_PROCESSES, and JAX_PROCESS_ID from 0 on.'
+      f'--distributed could not join the other processes ({reason}); start it with SLURM '
+      'or on a TPU pod, or set JAX_COORDINATOR_ADDRESS to host:port of the first process, '
+      'JAX_NUM_PROCESSES, and JAX_PROCESS_ID, which starts at 0.'
     ) from None
 
 
@@ -64,10 +64,10 @@ def is_primary():
 
 
 def on_primary(function):
-  """What function() returns on the first process, on all; JSON's types.
+  """Calls function() on the first process and returns its result, JSON types, on all.
 
   Raises:
-    BadInput: on all, when it does there.
+    BadInput: on all processes, if function() raises it.
   """
 
   def answer():
@@ -77,7 +77,7 @@ def on_primary(function):
 
 
 def on_all(function):
-  """function() on every process, or BadInput on every one when any of them raises it."""
+  """Calls function() on every process; if any raises BadInput, all of them do."""
   result = None
 
   def call():
@@ -90,7 +90,7 @@ def on_all(function):
 
 
 def _gather_texts(function):
-  """The texts of all processes, or BadInput on all of them."""
+  """The texts that function() returns on all processes; raises BadInput as `on_all`."""
   try:
     text, refused = function(), ''
   except BadInput as error:
@@ -105,7 +105,7 @@ def _gather_texts(function):
 
 
 def exchange(text):
-  """The texts of all processes, in their order."""
+  """The texts of all processes, ordered by process index."""
   if jax.process_count() == 1:
     return [text]
   content = np.frombuffer(text.encode(), np.uint8)
@@ -118,7 +118,7 @@ def exchange(text):
 
 
 def agree(number, received):
-  """(the number of the first process, a signal that any process has received, or 0)."""
+  """(the first process's `number`, a signal that any process has received or 0)."""
   mine = np.array([number, received[0] if received else 0])
   if jax.process_count() == 1:
     return tuple(mine.tolist())

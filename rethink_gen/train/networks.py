@@ -1,4 +1,4 @@
-"""Networks trained by a program, and read instead of trained again."""
+"""Training networks from Python; one that has been trained before is read from disk."""
 
 import functools
 import hashlib
@@ -20,39 +20,39 @@ from rethink_gen.errors import BadInput
 from rethink_gen.progress import no_progress
 from rethink_gen.train import checkpoint, compiled, loading, loop, signals, workdirs
 
-BATCH = 1_000  # images whose outputs are computed at a time
-TOLERANCE = 0.01  # how far below the training loss that was asked for, relative to it
+BATCH = 1_000  # images per forward pass
+TOLERANCE = 0.01  # how far below the target a training loss may end, relative to it
 
 
 class Network(NamedTuple):
-  """A trained network of the package."""
+  """A trained network, with its config and data."""
 
   config: Any  # the ConfigDict it was trained with
-  dataset: Dataset  # and the data, as they were given: with the labels it was to fit
+  dataset: Dataset  # the data as given, with the labels it was trained on
   initial: Any  # parameters before the first step
-  params: Any  # and after the last
+  params: Any  # parameters after the last step
   batch_stats: Any  # running statistics of batch normalization, or {}
-  step: int  # of the last step
+  step: int  # number of steps taken
 
 
 def train_network(config, dataset, folder, loss=None):
-  """Trains a network on a Dataset; one that `folder` already holds is read instead.
+  """Trains a network on a Dataset, or reads it from `folder` if it is there already.
 
   Args:
-    config: a ConfigDict of the shape of `config.default`. What it says of the data set and
-      its corruption is not looked at, but for the crop: `dataset` is what is learned.
+    config: a ConfigDict with the fields of `config.default`. Its data set and corruption
+      are ignored, except for crop_size and shard_rows: the training data are `dataset`.
     dataset: uint8 images and int32 labels, in memory.
-    folder: where networks are kept, each in a folder named by a digest of its config, data
-      and loss, so that nothing is trained twice and an interrupted training is resumed.
-    loss: the mean cross-entropy over the training set, in nats, at which to stop, as
-      `learn_to_loss` does; None: train config.num_epochs.
+    folder: stores the networks, each in a folder named after a digest of its config, data
+      and loss, so that nothing is trained twice and interrupted training resumes.
+    loss: the mean cross-entropy over the training set, in nats, at which to stop (see
+      `learn_to_loss`); None: stop as the config says.
 
   Returns:
     A Network.
 
   Raises:
-    BadInput: for a config or data that cannot be used, when training diverges, and when it
-      does not come to the loss.
+    BadInput: for an unusable config or data, if training diverges, or if it does not reach
+      the loss.
     train.Interrupted: after SIGTERM or SIGINT, with the state saved.
   """
   config_lib.validate(config)
@@ -70,7 +70,7 @@ def train_network(config, dataset, folder, loss=None):
       state, status = learn_to_loss(config, dataset, workdir, loss)
   if status == 'diverged':
     raise BadInput(
-      f'Training diverged at step {int(state.step):,}; take a smaller '
+      f'Training diverged at step {int(state.step):,}; use a smaller '
       'optimizer.learning_rate.'
     )
   params, batch_stats = jax.device_get((state.params, state.batch_stats))
@@ -78,22 +78,22 @@ def train_network(config, dataset, folder, loss=None):
 
 
 def learn_to_loss(config, dataset, workdir, target):
-  """Trains until the loss over the training set is at most `target`, and barely below it.
+  """Trains until the loss over the training set is at most `target`, and only just.
 
-  Epochs are trained whole. The first that ends at or below the target is trained once more
-  from its start, a step at a time, up to the first step that is at or below it. If that
-  leads further below than TOLERANCE, the step is shortened.
+  Trains whole epochs. The first one to end at or below the target is repeated from its
+  start, one step at a time, up to the first step at or below the target. If that step
+  overshoots by more than TOLERANCE, it is shortened.
 
   Args:
     config, dataset: as for `train_network`.
-    workdir: an existing folder, for checkpoints. One at or below the target is the last.
+    workdir: an existing folder, for checkpoints; one at or below the target is final.
     target: the loss, above 0.
 
   Returns:
-    (state, status): the last State, and 'complete' or 'diverged'.
+    (state, status): the final TrainState, and 'complete' or 'diverged'.
 
   Raises:
-    BadInput: when config.num_epochs do not suffice, or nothing is to be trained.
+    BadInput: if config.num_epochs are not enough, or the loss is at most `target` already.
     train.Interrupted: after SIGTERM or SIGINT, with the state saved.
   """
   with (
@@ -113,24 +113,24 @@ def learn_to_loss(config, dataset, workdir, target):
     if loss <= target and not int(state.step):
       raise BadInput(
         f'The training loss is {loss:.4g} before the first step, at or below {target:g} '
-        'already; take a smaller loss.'
+        'already; use a smaller loss.'
       )
     while loss > target and int(state.step) < last_step:
-      stopping, age = received[:1], time.monotonic() - saved  # a signal can come anywhere
+      stopping, age = received[:1], time.monotonic() - saved  # signals arrive at any time
       if stopping or loop.is_checkpoint_due(config, int(state.step) // epoch, age):
         checkpoint.save(manager, state)
         saved = time.monotonic()
       if stopping:
         raise signals.Interrupted(*stopping)
-      before = jax.tree.map(jnp.copy, state)  # training uses up the state it is given
+      before = jax.tree.map(jnp.copy, state)  # training donates the state it is given
       state = train_to(state, int(state.step) + epoch)
       loss = measure()
     if not math.isfinite(loss):
       return state, 'diverged'
     if loss > target:
       raise BadInput(
-        f'The training loss is {loss:.4g} after {config.num_epochs:,} epochs, not yet '
-        f'{target:g}; take more epochs or a larger loss.'
+        f'The training loss is {loss:.4g} after {config.num_epochs:,} epochs, still above '
+        f'{target:g}; use more epochs or a larger loss.'
       )
     if before is not None:
       state, loss = before, math.inf
@@ -138,7 +138,7 @@ def learn_to_loss(config, dataset, workdir, target):
         start = jax.tree.map(jnp.copy, state.params)
         state = train_to(state, int(state.step) + 1)
         loss = measure()
-      end, shares = state.params, [0.0, 1.0]  # of the last step: too little, and enough
+      end, shares = state.params, [0.0, 1.0]  # of the last step: too short, long enough
       while not (1 - TOLERANCE) * target <= loss <= target:
         share = sum(shares) / 2
         params = jax.tree.map(lambda a, b, share=share: a + share * (b - a), start, end)
@@ -150,7 +150,7 @@ def learn_to_loss(config, dataset, workdir, target):
 
 
 def digest(config, dataset):
-  """A name for what training on this data with this config gives."""
+  """Identifies the result of training on this data with this config."""
   fields = config_lib.flatten(config)
   del fields['dataset.data_dir']
   found = hashlib.blake2b(json.dumps(fields, sort_keys=True).encode(), digest_size=8)
@@ -161,20 +161,20 @@ def digest(config, dataset):
 
 
 def outputs(network, images):
-  """float32 (n, classes): the network's outputs on uint8 images (n, h, w, c)."""
+  """float32 (n, classes): the network's logits for uint8 images (n, h, w, c)."""
   config, dataset, _, params, batch_stats, _ = network
   return predict(config, dataset.num_classes, params, batch_stats, images)
 
 
 def predict(config, num_classes, params, batch_stats, images):
-  """float32 (n, classes): logits, as evaluation while training computes them.
+  """float32 (n, classes): logits, computed as in evaluation during training.
 
   Args:
     config: the ConfigDict that the network was trained with.
     num_classes: of the data set.
     params, batch_stats: of the network.
-    images: uint8 (n, h, w, c), or float32 on the same scale, as the data set has them; of
-      a data set that is streamed, as they come out of it.
+    images: uint8 (n, h, w, c), or float32 on the same scale, as stored in the data set or,
+      if it is streamed, as decoded from it.
   """
   model = models.create(config, num_classes)
   crop_shape = None
@@ -186,14 +186,14 @@ def predict(config, num_classes, params, batch_stats, images):
 
 
 def in_batches(function, inputs):
-  """What function(inputs) gives, computed for BATCH of the n inputs at a time: (n, ...)."""
+  """function(inputs), computed for BATCH of the n inputs at a time: (n, ...)."""
   starts = range(0, len(inputs), BATCH)
   return np.concatenate([np.asarray(function(inputs[i : i + BATCH])) for i in starts])
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _forward(model, crop_shape, variables, images):
-  """Logits of images that are cropped and standardized, or without crop only scaled."""
+  """Logits of images, cropped and standardized, or only scaled if crop_shape is None."""
   if crop_shape is None:
     inputs = preprocess.scale(images)
   else:
@@ -202,9 +202,9 @@ def _forward(model, crop_shape, variables, images):
 
 
 def sign_fit(config, images, folder):
-  """fit(signs) as `rademacher` wants it: a two-class network trained on the signs.
+  """fit(signs) for `theory.complexity.rademacher`: trains a two-class network on signs.
 
-  The class is that of the functions x -> sign(f_1(x) - f_0(x)) of the config's model.
+  The function class is x -> sign(f_1(x) - f_0(x)) over the config's model.
 
   Args:
     config, folder: as for `train_network`.
@@ -213,7 +213,7 @@ def sign_fit(config, images, folder):
 
   def fit(signs):
     labels = (signs > 0).astype(np.int32)
-    # Nothing is held out of a Rademacher complexity: the sample is the test set too.
+    # A Rademacher complexity holds nothing out: the sample serves as the test set too.
     network = train_network(config, Dataset(images, labels, images, labels, 2), folder)
     return 2 * outputs(network, images).argmax(-1) - 1
 

@@ -1,4 +1,8 @@
-"""Momentum SGD as the paper has it: the schedule, the weight decay."""
+"""The optimizer: the paper's momentum SGD or another, with its schedule and weight decay.
+
+Learning rate and weight decay are arguments, so that runs which differ only in them share
+a compiled program.
+"""
 
 from typing import NamedTuple
 
@@ -11,7 +15,7 @@ from rethink_gen import models
 
 
 class Rates(NamedTuple):
-  """The numbers in which runs of one compiled program may differ."""
+  """The hyperparameters in which runs of one compiled program may differ."""
 
   learning_rate: float | jax.Array
   weight_decay: float | jax.Array
@@ -23,16 +27,17 @@ def rates(config):
 
 
 def make_tx(config, rates):
-  """Momentum SGD; the learning rate falls by a factor every so many steps.
+  """The optimizer, whose learning rate drops by a factor every `decay_every_steps` steps.
 
-  Over the warm-up it first rises linearly, as large batches want (arXiv:1706.02677); the
-  steps of the warm-up count towards the fall too.
+  It first rises linearly during the warm-up, as large batches need (arXiv:1706.02677);
+  warm-up steps count toward the decay too.
 
-  The penalty weight_decay/2 * |w|^2 acts through its gradient, before momentum, on kernels
-  alone, all of them or some: biases and batch normalization's offsets are free of it.
+  The penalty weight_decay/2 * |w|^2 enters through its gradient, before momentum, and only
+  on kernels, all or some of them: biases and batch normalization's offsets do not decay.
 
   Args:
-    config: what is compiled in: momentum, the fall, the warm-up, which kernels decay.
+    config: gives what is compiled in: optimizer, momentum, decay of the learning rate,
+      warm-up, which kernels decay.
     rates: the learning rate and the weight decay, which may be traced.
   """
   decay = optax.exponential_decay(
@@ -61,7 +66,7 @@ def is_kernel(params):
 
 
 def is_hidden_linear_kernel(params):
-  """A tree of bool: which parameters are kernels of linear layers, without the output's."""
+  """A tree of bool: which parameters are kernels of linear layers except the output."""
   hidden = models.linear_layers(params)[:-1]
   return jax.tree.map_with_path(
     lambda path, _: path[0].key in hidden and path[-1].key == 'kernel', params

@@ -1,8 +1,8 @@
 """Stochastic gradient descent as pure functions: a state, a step, a whole epoch.
 
-The epoch is one compiled function over a mesh of devices: the data set lies on every
-device, each batch is split over them, parameters are replicated. One device is a mesh of
-one, and the result does not depend on how many there are, beyond rounding.
+The epoch is one compiled function over a mesh of devices: parameters are replicated, the
+data set is replicated or sharded by rows, and each batch is split over the devices. One
+device is a mesh of one; the number of devices changes results only by rounding.
 """
 
 from typing import Any, NamedTuple
@@ -15,24 +15,25 @@ from jax.sharding import NamedSharding, PartitionSpec
 from rethink_gen import sharding
 from rethink_gen.models import layers
 
-# One stream of keys a purpose. A stream's number is part of the results.
+# One PRNG stream per purpose. The numbers determine published results: append, never
+# reorder.
 INITIALIZATION, ORDER, AUGMENTATION, DROPOUT = range(4)
-AUXILIARY_WEIGHT = 0.4  # of an auxiliary head's loss, as in TF-Slim's Inception V3
+AUXILIARY_WEIGHT = 0.4  # of the auxiliary head's loss, as in TF-Slim's Inception V3
 
 
 class TrainState(NamedTuple):
-  """All that training changes, and all that a checkpoint holds."""
+  """Everything that training changes, and everything that a checkpoint holds."""
 
   step: jax.Array  # int32 (), gradient steps taken
   params: Any
   batch_stats: Any  # running statistics of batch normalization, or {}
   opt_state: Any
-  losses: jax.Array  # float32 (steps per epoch,), of the epoch under way
-  correct: jax.Array  # int32 (steps per epoch,), examples classified right in it
+  losses: jax.Array  # float32 (steps per epoch,), of the current epoch
+  correct: jax.Array  # int32 (steps per epoch,), correctly classified examples per step
 
 
 def make_initialize(model, tx, input_shape, steps_per_epoch):
-  """The compiled function initialize(key) -> the State before the first step.
+  """The compiled function initialize(key) -> initial TrainState.
 
   input_shape is (h, w, c).
   """
@@ -55,19 +56,19 @@ def make_initialize(model, tx, input_shape, steps_per_epoch):
 
 
 def initialize_options():
-  """Compiler options for the random numbers of an initialization.
+  """Compiler options for initialization, which is mostly random numbers.
 
-  On CPU those of Inception's kernels take LLVM 15 s to compile, and 5 s at this level, to
-  the same bits.
+  On CPU, LLVM takes 15 s to compile those of Inception's kernels by default and 5 s at this
+  level, with bit-identical results.
   """
   return {'xla_backend_optimization_level': 1} if jax.default_backend() == 'cpu' else {}
 
 
 def train_step(model, tx, state, inputs, labels, dropout_key):
-  """One gradient step on one batch: (State, inputs (b, h, w, c), int32 (b,)) -> State.
+  """One gradient step on a batch, inputs (b, h, w, c) and labels int32 (b,).
 
-  The loss it records is that of the model's own logits; what it minimizes has the losses of
-  auxiliary heads in it too.
+  Returns the next TrainState. The loss it records is that of the model's own logits; the
+  objective it minimizes also includes the losses of auxiliary heads.
   """
 
   def evaluate(params, batch_stats, inputs, labels, key):
@@ -93,7 +94,7 @@ def train_step(model, tx, state, inputs, labels, dropout_key):
     differentiate = on_each_device(differentiate)
   batch = state.batch_stats, inputs, labels, dropout_key
   (objective, loss, batch_stats, gradient), logits = differentiate(state.params, *batch)
-  # Line searches and the like want to know the loss, here and elsewhere; others ignore it.
+  # Line searches and the like need the loss here and at other points; others ignore it.
   updates, opt_state = optax.with_extra_args_support(tx).update(
     gradient,
     state.opt_state,
@@ -119,10 +120,10 @@ def mean_cross_entropy(logits, labels):
 
 
 def on_each_device(differentiate):
-  """The same where each device sees its part of the batch alone; only means are shared.
+  """Runs `differentiate` on each device's part of the batch, sharing only means.
 
-  So batch normalization's statistics in training are those of the part, and the running
-  statistics the mean of them over devices.
+  In training, batch normalization thus uses the statistics of each part, and the running
+  statistics are their mean over devices.
   """
 
   def local(params, batch_stats, inputs, labels, key):
@@ -141,16 +142,16 @@ def on_each_device(differentiate):
 
 
 def make_epoch(model, make_tx, to_inputs, batch_size):
-  """The compiled function epoch(state, stop, images, labels, key, rates) -> State.
+  """The compiled function epoch(state, stop, images, labels, key, rates) -> TrainState.
 
-  It trains up to step `stop`, which must not lie beyond the end of the epoch that
-  `state.step` is in: the whole of it in one call, or in several with the same result. The
-  epoch's order of examples follows from the key and the epoch's number; the examples left
-  over after the last whole batch sit this epoch out. The state's memory is reused.
+  It trains up to step `stop`, at most the end of the epoch that `state.step` is in; one
+  call and several calls per epoch give the same result. The order of examples is a function
+  of the key and the epoch's number; examples left over after the last full batch are
+  skipped in that epoch. `state` is donated.
 
   Args:
     model: a linen module.
-    make_tx: a function of the Rates that gives the optax transformation.
+    make_tx: make_tx(rates) gives the optax transformation.
     to_inputs: to_inputs(images, key) gives the network's inputs in training.
     batch_size: examples.
   """
@@ -160,7 +161,7 @@ def make_epoch(model, make_tx, to_inputs, batch_size):
 
 
 def epoch_function(model, make_tx, to_inputs, batch_size, split):
-  """What `make_epoch` compiles; `split` is how a batch lies on the devices, or None."""
+  """The function `make_epoch` compiles; `split` is the sharding of a batch, or None."""
 
   def epoch(state, stop, images, labels, key, rates):
     steps = len(state.losses)

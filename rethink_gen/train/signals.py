@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT, answered once the state is saved."""
+"""Stopping on SIGTERM and SIGINT, once the state is saved."""
 
 import contextlib
 import os
@@ -7,7 +7,7 @@ import threading
 
 
 class Interrupted(Exception):
-  """A signal stopped the run after its state was saved; the same call continues it."""
+  """A signal stopped the run after its state was saved; the same call resumes it."""
 
   def __init__(self, signal_number):
     super().__init__(signal.Signals(signal_number).name)
@@ -16,9 +16,10 @@ class Interrupted(Exception):
 
 @contextlib.contextmanager
 def stop_signals():
-  """Yields a list that SIGTERM or SIGINT adds its number to; a second SIGINT kills.
+  """Yields a list that SIGTERM or SIGINT adds its number to; a SIGINT after that kills.
 
-  The first says so at once, for it is acted on only seconds later, or after an evaluation.
+  The first signal prints a message immediately, because it takes effect only seconds later,
+  or after an evaluation. Outside the main thread the list stays empty.
   """
   received = []
   in_place_of_the_bar = '\r\x1b[2K' if os.isatty(2) else ''
@@ -26,9 +27,9 @@ def stop_signals():
   def receive(number, _):
     received.append(number)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sentence = 'stops once its state is saved; Ctrl-C now ends it at once.'
+    sentence = 'stopping once the state is saved; press Ctrl-C to stop immediately.'
     name = signal.Signals(number).name
-    # Not by print, which fails where the signal came in the middle of another.
+    # Not print, which fails if the signal arrived in the middle of another print.
     os.write(2, f'{in_place_of_the_bar}{name}: {sentence}\n'.encode())
 
   if threading.current_thread() is not threading.main_thread():

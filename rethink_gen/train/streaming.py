@@ -1,8 +1,8 @@
-"""Training on a data set that is decoded on the way: what `train` asks of it.
+"""Training on a data set streamed from disk.
 
-The same step as for data on the device, fed a batch at a time. Which examples a batch holds
-follows from its step, so a run resumes at the very next example, on any number of hosts.
-Images are scaled to [-1, 1] as in TensorFlow's Inception preprocessing.
+The step is the same as for data on the device, fed one batch at a time. Its number
+determines which examples a batch holds, so a run resumes at the very next example, on any
+number of hosts. Images are scaled to [-1, 1] as in TensorFlow's Inception preprocessing.
 """
 
 import functools
@@ -20,16 +20,16 @@ from rethink_gen.train import evaluation, optimizers, sgd
 
 # The fields of a config that the compiled functions depend on.
 PROGRAM = ('model', 'optimizer', 'precision')
-REGULARIZATION = ('dropout_rate', 'weight_decay_on')  # the distortions are the host's
+REGULARIZATION = ('dropout_rate', 'weight_decay_on')  # augmentation is done on the host
 
 
 def build(config, source):
-  """(state, train_to, evaluate, None) as of `compiled.build`, of a `streaming.Source`.
+  """(state, train_to, evaluate, None) as from `compiled.build`, for a `streaming.Source`.
 
   evaluate(state) also gives the top-5 accuracies of both splits.
   """
   fields = {field: config.to_dict()[field] for field in PROGRAM}
-  del fields['optimizer']['learning_rate']  # given to each call, as the weight decay
+  del fields['optimizer']['learning_rate']  # passed to each call, like the weight decay
   fields['regularization'] = {name: config.regularization[name] for name in REGULARIZATION}
   initialize, step, look, add = compile_step(
     config_dict.FrozenConfigDict(fields),
@@ -72,14 +72,14 @@ def compile_step(config, image_shape, num_classes, steps_per_epoch):
   """(initialize, step, look, add), compiled once for many runs.
 
   step(state, images (b, s, s, 3), labels (b,), key, rates) is one gradient step.
-  look(state, images, labels, counts (b,)) gives the sum of a batch's losses and how many of
-  its examples are right at the first guess and within five, float32 (3,), exact up to
-  2^24; and its active units as in `evaluation.Totals`. add(look, look) is that of both
-  batches.
+  look(state, images, labels, counts (b,)) evaluates the examples of a batch that count: the
+  sum of their losses and the numbers of top-1 and top-5 hits, float32 (3,), exact up to
+  2^24; and the active units as in `evaluation.Totals`. add(first, second) combines the
+  results of two batches.
 
   Args:
-    config: the fields of PROGRAM, less the learning rate, and of the regularization those
-      of REGULARIZATION, frozen.
+    config: the fields in PROGRAM except the learning rate, and the regularization's fields
+      in REGULARIZATION, frozen.
     image_shape: (s, s, 3).
     num_classes, steps_per_epoch: of the data set.
   """
@@ -93,13 +93,13 @@ def compile_step(config, image_shape, num_classes, steps_per_epoch):
 
   def look(state, images, labels, counts):
     variables = {'params': state.params, 'batch_stats': state.batch_stats}
-    # What fills up a batch must not make a unit active that no example does.
+    # Padding must not activate a unit that no example activates.
     images = jnp.where(counts[:, None, None, None], images, images[:1])
     logits, active = evaluation.apply_and_watch(model, variables, preprocess.scale(images))
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     own = jnp.take_along_axis(logits, labels[:, None], 1)
-    # How many classes are guessed before the right one: of equals the first is, as argmax
-    # has it, and what is not a number is never right.
+    # The number of classes ranked before the label: ties go to the lower class, as in
+    # argmax, and NaN is never right.
     earlier = jnp.arange(num_classes) < labels[:, None]
     before = jnp.where((logits < own) | ((logits == own) & ~earlier), 0, 1).sum(1)
     each = jnp.stack([losses, before == 0, before < 5])
@@ -119,6 +119,6 @@ def compile_step(config, image_shape, num_classes, steps_per_epoch):
 
 
 def on_devices(arrays):
-  """This host's rows of a batch, as rows of the whole batch split over all devices."""
+  """Turns this host's rows of a batch into the whole batch, split over all devices."""
   split = NamedSharding(sharding.mesh(), PartitionSpec('data'))
   return [jax.make_array_from_process_local_data(split, array) for array in arrays]

@@ -1,4 +1,4 @@
-"""What a finished run says: summary.json, and the same in words."""
+"""The summary of a finished run: the contents of summary.json, and the printed report."""
 
 import os
 import shutil
@@ -13,11 +13,11 @@ from rethink_gen.text import format_duration, format_percent
 from rethink_gen.theory import significance
 from rethink_gen.train import metrics
 
-LEVEL = 0.05  # of the test behind the words of `conclusion`
+LEVEL = 0.05  # significance level of the tests behind `conclusion`
 
 
 def print_summary(summary, workdir):
-  """The closing table, and in a line what it means."""
+  """Prints the closing table and a sentence on what it means."""
   print()
   for name, value in _closing_rows(summary):
     print(f'  {name:<18}  {value}')
@@ -26,7 +26,7 @@ def print_summary(summary, workdir):
   if sys.stdout.isatty():
     width = shutil.get_terminal_size().columns
     text, dead = textwrap.fill(text, width), textwrap.fill(dead, width)
-  print('\n' + '\n'.join(filter(None, (text, dead, f'All of it is in {workdir}.'))))
+  print('\n' + '\n'.join(filter(None, (text, dead, f'All files are in {workdir}.'))))
 
 
 def _closing_rows(summary):
@@ -52,36 +52,36 @@ def _closing_rows(summary):
 
 
 def describe_dead(layers):
-  """A sentence on what `dead_layers` found, or ''."""
+  """A sentence on the layers that `metrics.dead_layers` found, or ''."""
   if not layers:
     return ''
   return (
-    f'Dead: {list_layers(layers)} (ReLU units that no training example activates, and that '
-    'therefore no longer learn). Take a smaller config.optimizer.learning_rate or another '
+    f'Dead: {list_layers(layers)} (ReLU units that no training example activates, which '
+    'therefore no longer learn). Use a smaller config.optimizer.learning_rate or another '
     'config.model.initialization.'
   )
 
 
 def list_layers(layers):
-  """'59.38% of conv_2, 100.00% of linear_1' of {layer: share}."""
+  """Formats {layer: fraction} as '59.38% of conv_2, 100.00% of linear_1'."""
   return ', '.join(f'{format_percent(share)} of {layer}' for layer, share in layers.items())
 
 
 def conclusion(summary):
-  """What the numbers say, and no more."""
+  """A sentence on what the numbers show, and no more."""
   if summary['status'] == 'diverged':
     return (
       f'Diverged: the loss was no longer a finite number at step {summary["steps"]:,}. '
-      'Take a smaller config.optimizer.learning_rate and another workdir.'
+      'Use a smaller config.optimizer.learning_rate and another workdir.'
     )
   train, test = summary['train_accuracy'], summary['test_accuracy']
   chance = summary['chance_accuracy']
-  noise = summary.get('label_noise', 0.0)  # which older summaries lack
+  noise = summary.get('label_noise', 0.0)  # missing in older summaries
   if corruption.effective_label_noise(summary['corruption'], noise) == 1:
     fitted = 'every one' if train == 1 else format_percent(train)
     return (
-      f'The labels are random, and the network has fitted {fitted} of them; on the test '
-      f'set it is right in {format_percent(test)} of cases, and a uniform guess in '
+      f'The labels are random, and the network fits {fitted} of them; on the test set it '
+      f'is right in {format_percent(test)} of cases, and a uniform guess in '
       f'{format_percent(chance)}.'
     )
   if not _is_above_chance(summary):
@@ -91,7 +91,7 @@ def conclusion(summary):
     )
   if summary['corruption'] == 'none':
     return (
-      'The labels are true, and what was learned from them carries over: the test '
+      'The labels are true, and what was learned from them generalizes: the test '
       f'accuracy is {_points(test - chance)} chance ({_guess(summary)}) and '
       f'{_points(test - train)} the training accuracy.'
     )
@@ -102,7 +102,7 @@ def conclusion(summary):
 
 
 def _guess(summary):
-  """What chance is in a summary, in words; those of older runs have a uniform guess."""
+  """Names the guess that chance_accuracy stands for; in older summaries a uniform one."""
   constant = summary.get('constant_accuracy')
   if constant is None or constant < summary['chance_accuracy']:
     return 'a uniform guess'
@@ -110,9 +110,9 @@ def _guess(summary):
 
 
 def _is_above_chance(summary):
-  """Whether the test accuracy is above that of both guesses, by tests at LEVEL.
+  """Whether the test accuracy is significantly above both guesses, at LEVEL.
 
-  Which examples are right is not in a summary, so McNemar's test against the constant
+  A summary does not say which examples are right, so McNemar's test against the constant
   guess assumes the least overlap that the two accuracies allow.
   """
   count, constant = summary['num_test'], summary.get('constant_accuracy')
@@ -125,17 +125,17 @@ def _is_above_chance(summary):
 
 
 def _points(difference):
-  """A difference of two fractions: '3.50 percentage points above'."""
+  """Formats a difference of two fractions: '3.50 percentage points above'."""
   side = 'above' if difference >= 0 else 'below'
   return f'{abs(difference) * 100:.2f} percentage points {side}'
 
 
 def summarize(config, dataset, labels_changed, state, records, stopped_by):
-  """What summary.json says; accuracies are fractions, None where never evaluated.
+  """The contents of summary.json; accuracies are fractions, None if never evaluated.
 
-  dead_units is the share of ReLU units that no training example activates, None for a model
-  that does not tell; dead_layers, {layer: share}, has the layers that are mostly dead.
-  constant_accuracy and chance_accuracy are those of `guesses`.
+  dead_units is the fraction of ReLU units that no training example activates, None for a
+  model that does not report it; dead_layers, {layer: fraction}, has the layers that are
+  mostly dead. constant_accuracy and chance_accuracy are from `guesses`.
   """
   last = records[-1] if records else {}
   train, test = last.get('train_accuracy'), last.get('test_accuracy')
@@ -166,7 +166,7 @@ def summarize(config, dataset, labels_changed, state, records, stopped_by):
     'test_loss': last.get('test_loss'),
     'train_accuracy': train,
     'test_accuracy': test,
-    **top5,  # where images are streamed
+    **top5,  # only when streaming
     **guesses(config, dataset),
     'generalization_gap': train - test if records else None,
     'best_test_accuracy': max((r['test_accuracy'] for r in records), default=None),
@@ -183,12 +183,12 @@ def summarize(config, dataset, labels_changed, state, records, stopped_by):
 
 
 def guesses(config, dataset):
-  """The test accuracies of guesses that do not look at the images, for a summary.
+  """The test accuracies of guesses that ignore the images, for a summary.
 
-  constant_accuracy is that of always naming the most frequent training label. It is None
-  for data sets that are streamed, whose labels are not in memory, and where all labels are
-  drawn uniformly, which makes no class the most frequent but by luck. chance_accuracy is
-  the better of it and a uniform guess, 1 / classes.
+  constant_accuracy is that of always predicting the most frequent training label. It is
+  None for streamed data sets, whose labels are not in memory, and if all labels are drawn
+  uniformly, when a class is most frequent only by chance. chance_accuracy is the better of
+  it and a uniform guess, 1 / classes.
   """
   noise = config.corruption
   is_uniform = corruption.effective_label_noise(noise.mode, noise.label_noise) == 1
@@ -204,7 +204,7 @@ def guesses(config, dataset):
 
 
 def describe_device():
-  """What computes, for the summaries: '1 x NVIDIA H100', '1 x cpu (2 cores)'."""
+  """Hardware description for summaries: '1 x NVIDIA H100', '1 x cpu (2 cores)'."""
   kind = jax.devices()[0].device_kind
   cores = f' ({os.cpu_count()} cores)' if kind == 'cpu' else ''
   return f'{jax.device_count()} x {kind}{cores}'

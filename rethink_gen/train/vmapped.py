@@ -1,13 +1,13 @@
-"""Many runs in one compiled program: what `train.run` does, for all of them at once.
+"""Many runs in one compiled program: `train.run` for all of them at once.
 
-The runs share a model and images, and differ in labels, seed, Rates, and in when they
-stop: the noise levels of a figure, the seeds of a row, the learning rates of a sweep. Their
-states are stacked along a first axis, which the compiled epoch maps over, and which is
-spread over the devices: each has whole runs of its own, and nothing to tell the others.
-Every run keeps the loop of a single one, `loop.fit`, and so its own folder, records,
-checkpoints and stop.
+The runs share a model and images, and differ in labels, seed, Rates and stopping point:
+the noise levels of a figure, the seeds of a row, the learning rates of a sweep. Their
+states are stacked along a first axis, which the compiled epoch is vmapped over and which is
+sharded over the devices: each device has whole runs, so no communication is needed. Every
+run keeps its own loop, `loop.fit`, and with it its own folder, records, checkpoints and
+stopping.
 
-It pays where one run leaves the machine idle: small networks on an accelerator.
+It pays off when one run leaves the machine idle: small networks on an accelerator.
 """
 
 import contextlib
@@ -31,31 +31,32 @@ from rethink_gen.train import evaluation, loading, optimizers, sgd, signals, wor
 from rethink_gen.train import loop as loop_lib
 from rethink_gen.train import summaries as summaries_lib
 
-# What runs of one program may differ in, where the corruption leaves the images alone.
+# Fields in which runs of one program may differ, if corruption leaves the images unchanged.
 FREE = (
   *('seed', 'corruption.mode', 'corruption.label_noise', 'corruption.seed'),
   *('optimizer.learning_rate', 'regularization.weight_decay', 'num_epochs'),
   *('stop_at_train_accuracy', 'eval_every', 'checkpoint_every', 'record_examples'),
 )
 WHOLE, PARTS = PartitionSpec(), PartitionSpec('data')
-# How a stacked State lies on the devices: its runs spread, their common step on each.
+# The sharding of a stacked TrainState: runs are spread over devices, their common step is
+# replicated.
 LAYOUT = sgd.TrainState(WHOLE, *5 * (PARTS,))
 
 
 def run(configs, progress=progress_bar):
-  """Trains runs together, each to the result of `train.run` but for rounding.
+  """Trains runs together, each with the result of `train.run` up to rounding.
 
   Args:
-    configs: {folder: ConfigDict}, alike but for the fields of FREE.
+    configs: {folder: ConfigDict}, equal except in the fields of FREE.
     progress: as for `train.run`.
 
   Returns:
-    {folder: summary}; a complete run is not run again. `seconds` of a summary are those
-    that all took together until then, and `runs_at_once` is how many they were.
+    {folder: summary}; complete runs are not repeated. `seconds` in a summary is the time
+    all runs together had taken by then, and `runs_at_once` is their number.
 
   Raises:
-    BadInput: for what `train.run` refuses, and for runs that cannot be one program.
-    train.Interrupted, OSError: as of `train.run`; all runs go on from what is saved.
+    BadInput: for what `train.run` rejects, and for runs that cannot share a program.
+    train.Interrupted, OSError: as from `train.run`; all runs resume from what was saved.
   """
   started = time.monotonic()
   configs = {
@@ -82,14 +83,14 @@ def run(configs, progress=progress_bar):
 
 
 def check_configs(configs):
-  """Raises BadInput unless these runs can be one program."""
+  """Raises BadInput unless these runs can share a program."""
   first = None
   for folder, config in configs.items():
     config_lib.validate(config)
     if obstacle(config):
       raise BadInput(
         f'The run in {folder} cannot train together with others because '
-        f'{obstacle(config)}; train it by itself.'
+        f'{obstacle(config)}; train it on its own.'
       )
     first = first or shared(config)
     for field, value in shared(config).items():
@@ -97,12 +98,12 @@ def check_configs(configs):
         raise BadInput(
           f'The run in {folder} cannot train together with the first because config.'
           f'{field} is {value!r} here and {first[field]!r} there; runs may differ in '
-          f'{", ".join(FREE)}, in the corruption only where it is of labels.'
+          f'{", ".join(FREE)}, and in the corruption only if it leaves the images alone.'
         )
 
 
 def obstacle(config):
-  """Why a run cannot be one of many in a program, or None."""
+  """Why a run cannot share a program with others, or None."""
   if jax.process_count() > 1:
     return 'there are several processes'
   for field in ('dataset.streaming', 'dataset.shard_rows', 'model.batch_norm_per_device'):
@@ -112,7 +113,7 @@ def obstacle(config):
 
 
 def shared(config):
-  """{field: value} of all that runs of one program have in common."""
+  """{field: value} for everything that runs of one program must have in common."""
   fields = config_lib.flatten(config)
   of_labels = not corruption.CORRUPTIONS[config.corruption.mode].images
   images = {
@@ -123,13 +124,13 @@ def shared(config):
 
 
 def learn(configs, datasets, started, progress):
-  """Yields (folder, (state, records, stopped_by)) of each run as it ends.
+  """Yields (folder, (state, records, stopped_by)) for each run as it ends.
 
-  Round after round of the requests of all loops. Those that are least far take their turn
-  first, so runs that a kill left at different steps are soon at the same.
+  Answers the requests of all loops, round after round. Runs at the lowest step go first, so
+  runs that a kill left at different steps are soon in step again.
 
   Args:
-    configs, datasets: {folder: ConfigDict}, and {folder: Dataset} of the same images.
+    configs, datasets: {folder: ConfigDict}, and {folder: Dataset} with the same images.
     started, progress: as for `loop.fit`.
 
   Raises:
@@ -172,9 +173,9 @@ def learn(configs, datasets, started, progress):
 
 
 class Stack(NamedTuple):
-  """The runs that are at one step, along the first axis of all but that step.
+  """The runs at one step, stacked along the first axis of everything but that step.
 
-  Where their number is less than the stack's size the first stands in for the rest.
+  If they are fewer than the stack's size, copies of the first one fill it up.
   """
 
   members: list  # their folders
@@ -186,10 +187,10 @@ class Stack(NamedTuple):
 
 
 def assemble(stack, requests, configs, datasets):
-  """The Stack of the runs that are least far: the one there was, if it is of the same.
+  """Stacks the runs at the lowest step, reusing `stack` if its members have not changed.
 
-  Where some have left it, the others go on in a stack of its size, whose program is
-  compiled, until they are half as many.
+  When some have left it, the others continue in a stack of the same size, whose program is
+  already compiled, until they fill only half of it.
   """
   step = min(int(request.state.step) for request in requests.values())
   members = [f for f, request in requests.items() if int(request.state.step) == step]
@@ -212,7 +213,7 @@ def assemble(stack, requests, configs, datasets):
 
 
 def answer(stack, requests, compiled, images):
-  """(Stack, {folder: answer}): an evaluation for those who ask for it, else steps."""
+  """(Stack, {folder: answer}): evaluations for the runs that request one, else steps."""
   folders = stack.members
   tasks = {folder: requests[folder].task for folder in folders}
   if set(tasks.values()) != {'train'}:
@@ -226,7 +227,7 @@ def answer(stack, requests, compiled, images):
   stop = min(ahead + [requests[folder].stop for folder in folders])
   labels = stack.train_labels
   state = compiled.epoch(stack.state, stop, images[0], labels, stack.keys, stack.rates)
-  # Those that ask for no step, to have it compiled, do not keep the others from theirs.
+  # If some request no step, only compilation, the requests of the others stay open.
   answers = {
     folder: one
     for folder, one in zip(folders, unstack_states(state), strict=False)
@@ -236,7 +237,7 @@ def answer(stack, requests, compiled, images):
 
 
 def evaluate(compiled, stack, images):
-  """The evaluation of each run of a stack."""
+  """Evaluates each run of a stack."""
   totals = jax.device_get(
     [
       compiled.evaluate(stack.state, images[0], stack.train_labels),
@@ -258,11 +259,11 @@ def examine(compiled, stack, images):
 
 
 class Compiled(NamedTuple):
-  """The functions of `compiled.compile_program`, over a stacked State.
+  """The functions of `compiled.compile_program` for a stacked TrainState of r runs.
 
-  epoch(state, stop, images, labels (r, n), keys (r,), rates of (r,)) -> stacked State;
+  epoch(state, stop, images, labels (r, n), keys (r,), rates of (r,)) -> stacked TrainState;
   evaluate(state, images, labels (r, n)) -> `evaluation.Totals` of (r,) and (r, units);
-  examine with the same arguments -> Examples of (r, n).
+  examine, with the same arguments, -> `evaluation.Examples` of (r, n).
   """
 
   epoch: Any
@@ -272,11 +273,11 @@ class Compiled(NamedTuple):
 
 @functools.lru_cache(maxsize=4)
 def compile_stack(program):
-  """The Compiled of a Program."""
+  """Compiles a Program for stacked runs."""
   model, make_tx, to_inputs, _, batch_size, _ = program
   epoch = sgd.epoch_function(model, make_tx, to_inputs, batch_size, None)
   look = evaluation.examine_function(model, to_inputs, compiled_lib.EVALUATION_BATCH, None)
-  runs = sgd.TrainState(None, *5 * (0,))  # the axis of the runs; their step is common
+  runs = sgd.TrainState(None, *5 * (0,))  # the axis of the runs; they share their step
   epochs = jax.vmap(epoch, (runs, None, None, 0, 0, 0), runs)
   examinations = jax.vmap(lambda *arguments: look(*arguments)[0], (runs, None, 0))
   evaluations = jax.vmap(
@@ -296,7 +297,7 @@ def compile_stack(program):
 
 
 def stack_states(states):
-  """The stacked State of several at one step."""
+  """Stacks several TrainStates at the same step."""
   layout = jax.tree.map(lambda spec: NamedSharding(sharding.mesh(), spec), LAYOUT)
   return _stack_states(layout)(states)
 
@@ -311,7 +312,7 @@ def _stack_states(layout):
 
 
 def unstack_states(state):
-  """The States of a stacked one."""
+  """Splits a stacked TrainState into one per run."""
   return _unstack_states(NamedSharding(sharding.mesh(), WHOLE))(state)
 
 
@@ -326,7 +327,7 @@ def _unstack_states(everywhere):
 
 
 def lines(say, folder):
-  """Progress of one of many runs: its lines with its name before them."""
+  """Progress of one of many runs: its lines, prefixed with its name."""
 
   @contextlib.contextmanager
   def progress(*_):

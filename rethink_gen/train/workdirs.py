@@ -1,4 +1,4 @@
-"""The folder of a run: who may write in it, and which run may go on there."""
+"""The folder of a run: who may write to it, and which run may resume in it."""
 
 import contextlib
 import fcntl
@@ -11,11 +11,11 @@ from rethink_gen.data import sources
 from rethink_gen.errors import BadInput
 from rethink_gen.train import checkpoint
 
-DATA = 'data.json'  # which data the run is trained on; runs of older versions lack it
+DATA = 'data.json'  # the data that the run is trained on; missing in older runs
 
 
 def read_summary(config, workdir):
-  """The summary of the complete run of this config in this folder, or None."""
+  """The summary of this config's run in this folder, or None if it is not complete."""
   check_workdir(config, workdir)
   if not (workdir / 'summary.json').exists():
     return None
@@ -23,12 +23,12 @@ def read_summary(config, workdir):
     return json.loads((workdir / 'summary.json').read_text())
   except ValueError as error:
     raise BadInput(
-      f'{workdir}/summary.json is damaged; delete it and the same command writes it.'
+      f'{workdir}/summary.json is damaged; delete it and rerun the command to rewrite it.'
     ) from error
 
 
 def occupy(config, workdir, stack):
-  """Makes the folder this process's own until the stack unwinds."""
+  """Creates the folder, locks it until the stack unwinds, and writes config and data."""
   make_folder(workdir, '--workdir')
   stack.enter_context(only_writer(workdir))
   version = _data_version(config)
@@ -39,25 +39,25 @@ def occupy(config, workdir, stack):
 
 
 def make_folder(folder, flag):
-  """Makes a folder that the flag names; raises BadInput where it cannot be made."""
+  """Creates the folder given by a flag; raises BadInput if that fails."""
   try:
     folder.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise BadInput(
-      f'The folder {folder} cannot be made ({error.strerror}); choose another {flag}.'
+      f'The folder {folder} cannot be created ({error.strerror}); choose another {flag}.'
     ) from error
 
 
 @contextlib.contextmanager
 def only_writer(workdir):
-  """Raises BadInput when another process is at work in this folder."""
+  """Locks the folder; raises BadInput if another process is using it."""
   descriptor = os.open(workdir, os.O_RDONLY)
   try:
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until closed, or killed
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until closed or killed
   except BlockingIOError as error:
     os.close(descriptor)
     raise BadInput(
-      f'Another process is at work in {workdir}; wait for it or choose another --workdir.'
+      f'Another process is using {workdir}; wait for it or choose another --workdir.'
     ) from error
   try:
     yield
@@ -66,7 +66,7 @@ def only_writer(workdir):
 
 
 def check_folder(workdir):
-  """Raises BadInput unless this is, or can be made, a folder to write in."""
+  """Raises BadInput unless this is a writable folder, or could become one."""
   checkpoint.check_folder(workdir)
   existing = next(path for path in (workdir, *workdir.parents) if path.exists())
   if not existing.is_dir():
@@ -79,7 +79,7 @@ def check_folder(workdir):
 
 
 def check_workdir(config, workdir):
-  """Raises BadInput unless this config may start or go on in this folder."""
+  """Raises BadInput unless this config may start or resume in this folder."""
   check_folder(workdir)
   if (workdir / 'config.json').exists():
     try:
@@ -106,23 +106,23 @@ def check_workdir(config, workdir):
 
 
 def check_data(config, workdir):
-  """Raises BadInput where this folder's run was trained on other data than are there now.
+  """Raises BadInput if this folder's run was trained on different data than there are now.
 
-  Data that are not on this machine are not compared, nor those of a run that an older
-  version of this package made, which did not write down what they were.
+  Nothing is compared if the data are not on this machine, or if the run comes from an older
+  version of this package, which did not record the version of its data.
   """
   then, now = _read_data(workdir).get('version'), _data_version(config)
   if then is None or now is None or then == now:
     return
   name = config.dataset.path or config.dataset.name
   raise BadInput(
-    f'The run in {workdir} was trained on other data than {name} holds now (version {then} '
-    f'then, {now} now); give the data it was trained on, or choose another --workdir.'
+    f'The run in {workdir} was trained on different data than {name} holds now (version '
+    f'{then} then, {now} now); provide the old data, or choose another --workdir.'
   )
 
 
 def _read_data(workdir):
-  """What DATA says, {} where there is none."""
+  """The contents of DATA, {} if the file does not exist."""
   path = workdir / DATA
   if not path.exists():
     return {}
@@ -141,9 +141,10 @@ def _data_version(config):
 
 
 def _with_path(config, stored, workdir):
-  """A stored config with the path of the data as the config spells it, if it is the same.
+  """The stored config, with the path of its data as `config` spells it if it is the same.
 
-  The digest says what a file holds, wherever it lies. Without one its path must do.
+  The digest in DATA identifies a file's contents wherever it is stored; without one, the
+  paths must match.
   """
   data, path = stored.get('dataset', {}), config.dataset.path
   if not data.get('path') or not path:

@@ -189,7 +189,7 @@ def test_two_arguments_are_both_given():
 
 def test_a_module_that_would_never_train_is_refused():
   for model in (Named(), Opposite(), Options()):
-    with pytest.raises(BadInput, match='name the one that does as training_argument'):
+    with pytest.raises(BadInput, match='name of the one that does as training_argument'):
       make(model)
   assert not differs_in_training(Still(), None)
   make((Named().init, Named().apply))  # as it is said to be
@@ -209,7 +209,7 @@ def test_layers_that_stay_as_they_are_are_said(caplog):
       return nn.Dense(2)(nn.Dropout(0.9)(x, not train))
 
   make(Partly())
-  assert 'BatchNorm in Partly stays as in evaluation' in caplog.text
+  assert 'BatchNorm in Partly stays in evaluation mode' in caplog.text
 
 
 class Tokens(nn.Module):

@@ -51,7 +51,7 @@ def test_types_that_differ_between_the_splits_become_the_wider():
   x = RANDOM.random((20, 3))
   made, _ = randomizations.make_dataset(x.astype(np.float32), LABELS, x, LABELS)
   assert made.x_train.dtype == made.x_test.dtype == np.float64
-  with pytest.raises(BadInput, match='differ in their lengths alone'):
+  with pytest.raises(BadInput, match='differ only in length'):
     randomizations.make_dataset(x, LABELS, x.astype(np.int64), LABELS)
 
 
@@ -80,7 +80,7 @@ def test_what_a_network_would_get_wrong_is_refused(x, words):
 def test_a_feature_that_float32_flattens_is_said(caplog):
   x = np.column_stack([1.7e9 + LABELS, LABELS, np.full(20, 1 / 3)])
   randomizations.for_network(dataset(x))
-  assert 'loses most of what 1 of its features say' in caplog.text
+  assert 'loses precision in 1 of its features' in caplog.text
   caplog.clear()
   randomizations.for_network(dataset(x - x.mean(0)))
   assert not caplog.text
@@ -146,7 +146,7 @@ def test_labels_are_named_as_they_are():
   x = np.eye(20)
   with pytest.raises(BadInput, match='from 0 to 1000000 and y_train has 3 classes'):
     randomizations.make_dataset(x, np.where(np.arange(20) == 3, 10**6, LABELS), x, LABELS)
-  with pytest.raises(BadInput, match='y_test has the labels 7, of which y_train has no'):
+  with pytest.raises(BadInput, match='y_test has the labels 7, which y_train lacks'):
     randomizations.make_dataset(x, LABELS, x, np.where(LABELS, 7, 0))
 
 
@@ -166,7 +166,7 @@ def test_the_pixels_of_images_with_channels_first_are_permuted(shape, caplog):
     np.testing.assert_array_equal(np.moveaxis(found.x_train, 1, -1), other.x_train)
     np.testing.assert_array_equal(np.moveaxis(found.x_test, 1, -1), other.x_test)
   randomizations.warn_of_layout(x)
-  assert 'channels, which come first' in caplog.text
+  assert 'channels first' in caplog.text
 
 
 def test_inputs_that_could_be_two_things_are_named(caplog):

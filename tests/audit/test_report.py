@@ -108,7 +108,7 @@ def test_guessing_random_labels_gives_the_largest_share_of_those_labels(test, di
   share = np.bincount(labels).max() / 200
   assert share > 0.1
   assert found.levels[1]['train_chance'] == share
-  assert f'the most frequent of the random labels gives {share:.2%}' in text(found)
+  assert f'the most frequent random label gives {share:.2%}' in text(found)
   assert 'guessing gives' not in str(found)
 
 
@@ -215,7 +215,7 @@ class Net(nn.Module):
       [
         'alpha = 0.0001 (smaller)',
         'hidden_layer_sizes = (20,) (larger)',
-        'learning_rate_init = 0.001 (another)',
+        'learning_rate_init = 0.001 (different)',
         'max_iter = 50 (larger)',
       ],
     ),
@@ -241,7 +241,7 @@ def test_the_settings_of_the_packages_own_models_are_named(digits):
   named = verdicts.limits('mlp', config, None, 10)
   assert 'model.width = 64 (larger)' in named
   assert 'regularization.weight_decay = 0.1 (smaller)' in named
-  assert 'optimizer.learning_rate = 0.01 (another)' in named
+  assert 'optimizer.learning_rate = 0.01 (different)' in named
   # An optimizer that was given has a rate of its own, which nobody can read from it.
   named = verdicts.limits('mlp', config, optax.sgd(0.1), 10)
   assert not any('learning_rate' in setting or 'decay' in setting for setting in named)
@@ -336,7 +336,7 @@ def test_a_linear_model_gets_the_best_of_several_fits_and_an_upper_bound(test, d
   assert bounds['min'] <= bounds['mean'] <= bounds['max']
   assert bounds['dimension'] == 11
   words = verdicts.complexity_sentence(found)
-  assert f'at most {bounds["upper_bound"]:.3f}, by the number of its sign' in words
+  assert f'at most {bounds["upper_bound"]:.3f}, from the number of its sign' in words
   assert f'at least {bounds["mean"]:.3f} (mean over 3 draws' in words
   assert words in (found.workdir / 'report.html').read_text('utf-8')
   other = test(svm.SVC(), *arrays, name='other')
@@ -355,7 +355,7 @@ def test_a_fit_that_a_constant_guess_has_too_is_not_called_memorizing(test):
   found = test(model, *arrays, random_labels='shuffled', fit_accuracy=0.85)
   assert found.levels[1]['fitted'] == 1
   share = format_percent(np.mean(y == 0))
-  assert 'A fit of random labels says nothing here: always naming the most' in text(found)
+  assert 'A fit of random labels says nothing here: always predicting the' in text(found)
   assert f'gives a training accuracy of {share}, and 0.85 counts as a fit' in text(found)
   assert 'being too small to memorize' not in text(found)
   assert verdicts.answer(found).startswith('Not shown: a constant guess')

@@ -478,8 +478,8 @@ class Source:
 def test_a_model_that_cannot_be_known_is_run_again(test, digits, monkeypatch, caplog):
   arrays = vectors(digits)
   found = test(Opaque(Source()), *arrays)
-  assert 'cannot be known (TypeError: a stream has no state)' in caplog.text
-  with pytest.raises(BadInput, match='cannot be known; choose another workdir'):
+  assert 'cannot be determined (TypeError: a stream has no state)' in caplog.text
+  with pytest.raises(BadInput, match='cannot be determined; choose another workdir'):
     test(Opaque(Source()), *arrays)
   monkeypatch.chdir(found.workdir.parent)
   folders = [test(Opaque(Source()), *arrays, workdir=None).workdir for _ in range(2)]
@@ -557,14 +557,14 @@ BAD_DATA = {
   'one class': ({'y_train': np.zeros(200, int)}, 'at least two classes'),
   'float labels': ({'y_train': np.zeros(200)}, 'labels must be integers'),
   'ragged': ({'x_train': [[1, 2], [3]] * 100}, 'cannot be made a NumPy array'),
-  'beyond float32': ({'x_train': np.full((200, 64), 1e39)}, 'a network gets float32'),
+  'beyond float32': ({'x_train': np.full((200, 64), 1e39)}, 'a network takes float32'),
   'test labels': ({'y_test': np.full(100, 10)}, 'y_test has the labels 10'),
   'text': ({'x_train': np.full((200, 64), 'a')}, 'must be numbers'),
   'empty': ({'x_train': np.zeros((0, 64)), 'y_train': np.zeros(0, int)}, 'empty'),
   'gaps': ({'y_train': np.arange(200) % 10 * 2}, 'numpy.unique'),
   'negative': ({'y_train': np.arange(200) % 10 - 1}, 'from -1 to 8'),
-  'half a test set': ({'x_test': None}, 'one is missing'),
-  'shapes': ({'x_test': np.zeros((100, 63), np.float32)}, 'differ in their lengths alone'),
+  'half a test set': ({'x_test': None}, 'Only one of x_test and y_test'),
+  'shapes': ({'x_test': np.zeros((100, 63), np.float32)}, 'differ only in length'),
 }
 
 
@@ -639,7 +639,7 @@ def test_a_loss_that_diverges_is_reported_and_the_rest_goes_on(test, digits):
   )
   assert everything.table.diverged.all()
   assert everything.rademacher is None
-  assert 'not known' in ' '.join(everything.verdict)
+  assert 'unknown' in ' '.join(everything.verdict)
 
 
 def test_without_a_test_set_a_part_is_held_out(test, digits):
@@ -690,7 +690,7 @@ def test_the_command_audits_a_file_and_a_model_of_the_users_own(command, digits,
 @pytest.mark.parametrize(
   ('arguments', 'words'),
   [
-    ((), 'Give one of --model and --estimator'),
+    ((), 'Give either --model or --estimator'),
     (('--model=own:nothing',), 'does not give a model (AttributeError'),
     (('--data=none.npz', '--model=mlp'), 'there is no file none.npz'),
     (('--model=mlp', '--epochs=many'), 'flag --epochs=many'),

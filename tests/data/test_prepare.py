@@ -108,8 +108,8 @@ def test_without_tensorflow_it_says_what_to_install(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('name', ['digits', 'npz'])
-def test_what_is_no_tfds_data_set_needs_no_preparing(tmp_path, name):
-  assert 'needs no preparing' in prepare.prepare(name, tmp_path, [])
+def test_what_is_no_tfds_data_set_needs_no_preparation(tmp_path, name):
+  assert 'needs no preparation' in prepare.prepare(name, tmp_path, [])
 
 
 def test_what_is_prepared_stays_as_it_is(tmp_path):
@@ -180,7 +180,7 @@ def test_without_a_network_it_asks_for_the_archive(tmp_path, monkeypatch):
     ('cifar11', [], "'cifar11' is unknown"),
     ('cmaterdb/nope', [], "no config 'nope': it has bangla"),
     ('cifar10', ['/no/such/file'], '/no/such/file cannot be read (No such file'),
-    ('imagenet2012', [], 'cannot be downloaded by a program'),
+    ('imagenet2012', [], 'cannot be downloaded automatically'),
   ],
 )
 def test_bad_names_and_files_are_refused(tmp_path, name, archives, words):
@@ -192,5 +192,5 @@ def test_bad_names_and_files_are_refused(tmp_path, name, archives, words):
 def test_a_folder_in_the_way_is_named(tmp_path):
   folder = tmp_path / 'cifar10/3.0.2'
   folder.mkdir(parents=True)
-  assert f'{folder} is there' in refusal('cifar10', tmp_path, [])
+  assert f'{folder} exists' in refusal('cifar10', tmp_path, [])
   assert folder.exists()

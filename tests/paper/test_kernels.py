@@ -129,7 +129,7 @@ def test_a_residual_just_above_the_tolerance_does_not_interpolate():
   shown = dict(zip(header, line, strict=True))
   assert shown['relative residual'] == '1.09e-03'
   assert shown['interpolates (1: yes)'] == '0'
-  assert 'does not count as interpolated' in next(iter(mnist_kernel.findings(entries)))
+  assert 'does not count as interpolation' in next(iter(mnist_kernel.findings(entries)))
 
 
 def test_where_examples_are_held_out_they_choose_the_ridge():
@@ -185,15 +185,15 @@ def test_a_computation_goes_on_where_it_was_killed(tmp_path):
     ({'bandwidths': [0.02, -1.0]}, 'bandwidth is -1.0, but it must be a positive number'),
     ({'bandwidths': [float('nan')]}, 'bandwidth is nan'),
     ({'bandwidths': []}, 'bandwidths is empty'),
-    ({'ridges': [-1.0]}, 'must hold numbers of 0 or more'),
-    ({'ridges': []}, 'must hold numbers of 0 or more'),
+    ({'ridges': [-1.0]}, 'must hold finite numbers of 0 or more'),
+    ({'ridges': []}, 'must hold finite numbers of 0 or more'),
     ({'held_out': 500}, 'must be from 0 to less than num_train, 500'),
     ({'tolerance': 0}, 'tolerance is 0'),
     ({'landmarks': 0}, 'landmarks is 0'),
     ({'features': 'smell'}, 'must be one of pixels, gabor, convolutional'),
     (
       {'features': 'convolutional', 'filters': 10},
-      'too few to fit 500 examples exactly; leave 0 out of ridges, or take at least 63',
+      'too few to fit 500 examples exactly; leave 0 out of ridges, or use at least 63',
     ),
   ],
 )

@@ -132,7 +132,7 @@ def test_a_grid_that_was_killed_goes_on_without_repeating_a_finished_row(
   assert 2 <= len(finished) < 10
   done = reproduce(*ROWS, f'--workdir={tmp_path}')
   assert done.returncode == 0, done.stderr
-  assert f'{len(finished)} of 10 runs are finished already' in done.stdout
+  assert f'{len(finished)} of 10 runs are already finished' in done.stdout
   assert {path: path.stat().st_mtime_ns for path in finished} == finished
   assert results(tmp_path) == results(whole)
 

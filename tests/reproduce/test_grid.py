@@ -161,7 +161,7 @@ def test_a_grid_runs_once_and_goes_on_past_a_row_that_diverges(
 
   monkeypatch.setattr(train, 'run', None)
   grid.run_all(jobs)
-  assert '4 of 4 runs are finished already' in capsys.readouterr().out
+  assert '4 of 4 runs are already finished' in capsys.readouterr().out
 
 
 def test_runs_of_one_program_can_run_at_once(tmp_path, capsys):
@@ -288,7 +288,7 @@ def test_what_is_computed_is_computed_once_and_reads_back(tmp_path, capsys):
   assert runs['b', 1].config == {'number': 4, 'seed': 1}
   artifact.compute = None
   grid.run_all(jobs)
-  assert '4 of 4 runs are finished already' in capsys.readouterr().out
+  assert '4 of 4 runs are already finished' in capsys.readouterr().out
 
 
 def test_what_cannot_be_computed_is_refused_before_anything_is(tmp_path):

@@ -166,10 +166,10 @@ def test_every_row_is_accepted(artifact, scale, cifar10):
     ({'dataset.num_train': 1_437}, 'from 1 to 1,435'),
     ({'dataset.num_train': None}, 'dataset.num_train is None'),
     ({'dataset.num_test': 361}, 'dataset.num_test is 361'),
-    ({'model.name': 'alexnet', 'model.depth': None, 'model.width': None}, 'take mlp'),
+    ({'model.name': 'alexnet', 'model.depth': None, 'model.width': None}, 'use mlp'),
     ({'model.depth': 0}, 'hidden layers'),
     ({'batch_size': 0}, 'batch_size'),
-    ({'color': 'red'}, 'color is no field'),
+    ({'color': 'red'}, 'color is not a config field'),
   ],
 )
 def test_bad_settings_of_complexity_are_refused(changes, words):
@@ -181,9 +181,9 @@ def test_bad_settings_of_complexity_are_refused(changes, words):
   ('changes', 'words'),
   [
     ({'stores': 'zip'}, 'stores is'),
-    ({'bits': 12}, 'whole bytes'),
-    ({'bits': None}, 'whole bytes'),
-    ({'stores': 'theorem1'}, 'leave it None'),
+    ({'bits': 12}, 'multiple of 8'),
+    ({'bits': None}, 'multiple of 8'),
+    ({'stores': 'theorem1'}, 'set it to None'),
     ({'corruption.mode': 'gaussian'}, 'corruption.mode is'),
     ({'dataset.num_train': 1_438}, 'from 1 to 1,437'),
     ({'dataset.num_test': 0}, 'dataset.num_test is 0'),

@@ -337,7 +337,7 @@ def test_a_last_step_that_leads_too_far_is_shortened(tmp_path):
 @pytest.mark.parametrize(
   ('changes', 'loss', 'words'),
   [
-    ({'num_epochs': 2}, 0.3, 'after 2 epochs, not yet 0.3'),
+    ({'num_epochs': 2}, 0.3, 'after 2 epochs, still above 0.3'),
     ({}, 9.0, 'before the first step, at or below 9'),
   ],
 )

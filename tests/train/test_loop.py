@@ -232,7 +232,7 @@ def test_chance_is_the_best_constant_guess(tmp_path):
   assert share > 0.85
   true = train.run(make_config(**of_noise), tmp_path / 'true')
   assert (true['constant_accuracy'], true['chance_accuracy']) == (share, share)
-  assert 'carries over' not in summaries.conclusion(true)
+  assert 'generalizes' not in summaries.conclusion(true)
   # Labels that are drawn uniformly make no class the most frequent but by luck.
   for name, changes in {
     'random': {'corruption.mode': 'random_labels'},

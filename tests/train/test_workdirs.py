@@ -74,8 +74,8 @@ def test_a_file_that_has_changed_is_refused_by_name(made, changes):
   before = contents(workdir)
   with pytest.raises(BadInput, match='(?s)^[^\n]*$') as refusal:
     train.run(config, workdir, no_progress)
-  assert f'trained on other data than {config.dataset.path} holds' in str(refusal.value)
-  with pytest.raises(BadInput, match='trained on other data'):
+  assert f'trained on different data than {config.dataset.path} holds' in str(refusal.value)
+  with pytest.raises(BadInput, match='trained on different data'):
     runs.open(workdir).dataset()
   assert contents(workdir) == before
 
@@ -148,7 +148,7 @@ def test_a_row_whose_file_has_changed_is_refused_before_the_grid_starts(tmp_path
   job = grid.Job('mine', training.make_settings(row, 0), None, training)
   grid.run_all({tmp_path / 'runs/mine': job})
   write_data(tmp_path / 'data.npz', seed=1)
-  with pytest.raises(BadInput, match='trained on other data'):
+  with pytest.raises(BadInput, match='trained on different data'):
     grid.check({tmp_path / 'runs/mine': job})
 
 
@@ -203,6 +203,6 @@ def test_a_folder_that_would_lose_checkpoints_is_refused(name, words, place, tmp
 
 
 def test_a_mount_that_orbax_takes_for_a_bucket_is_refused():
-  with pytest.raises(BadInput, match='Orbax takes /gs for an object store'):
+  with pytest.raises(BadInput, match='Orbax mistakes /gs for an object store'):
     train.run(helpers.make_config(), '/gs/bucket/run', no_progress)
   assert not pathlib.Path('/gs').exists()
