@@ -495,7 +495,7 @@ def test_the_program_exports_one_run(copied, tmp_path):
     (('/nowhere', '--export=a.npz'), '/nowhere is not the folder of a run'),
     (('{first}', '--export=a.txt'), "'a.txt', but it must end in .npz or .safetensors"),
     (('{first}', '--export=/nowhere/a.npz'), 'There is no folder /nowhere'),
-    (('{first}', '--export={first}/losses.npz'), 'losses.npz is there already'),
+    (('{first}', '--export={first}/losses.npz'), 'losses.npz already exists'),
   ],
 )
 def test_a_command_that_makes_no_sense_is_refused(copied, arguments, words):
