@@ -1,8 +1,8 @@
 """An .npz file and your own model, from the command line: tumors with 30 measurements.
 
   python examples/audit_npz.py
-  python -m rethink_gen.audit --data=runs/tumours.npz \
-      --model=examples.audit_npz:make_model --workdir=runs/audit_tumours
+  python -m rethink_gen.audit --data=runs/tumors.npz \
+      --model=examples.audit_npz:make_model --workdir=runs/audit_tumors
 
 The first command writes the file; it has no test set, so part of it is held out.
 """
@@ -21,11 +21,11 @@ def make_model(num_classes):
 
 
 def main():
-  tumours = datasets.load_breast_cancer()
-  x = (tumours.data - tumours.data.mean(0)) / tumours.data.std(0)
-  path = pathlib.Path('runs', 'tumours.npz')
+  tumors = datasets.load_breast_cancer()
+  x = (tumors.data - tumors.data.mean(0)) / tumors.data.std(0)
+  path = pathlib.Path('runs', 'tumors.npz')
   path.parent.mkdir(exist_ok=True)
-  np.savez(path, x_train=x.astype(np.float32), y_train=tumours.target)
+  np.savez(path, x_train=x.astype(np.float32), y_train=tumors.target)
   print(f'{len(x)} tumors, of which 357 are benign, are in {path}.')
 
 

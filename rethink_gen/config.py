@@ -4,11 +4,10 @@ import importlib
 import math
 import re
 
-import jax
 import optax
 from ml_collections import config_dict
 
-from rethink_gen import models
+from rethink_gen import models, sharding
 from rethink_gen.data.corruption import CORRUPTIONS
 from rethink_gen.errors import BadInput
 from rethink_gen.models.inception_v3 import SMALLEST
@@ -206,10 +205,10 @@ def validate(config):
       'to 299, as in the paper, or to at least that minimum.'
     )
   _validate_streaming(config)
-  if config.batch_size % jax.device_count():
+  if config.batch_size % len(sharding.devices()):
     raise BadInput(
       f'config.batch_size is {config.batch_size}, but it must be a multiple of the '
-      f'{jax.device_count()} devices that share each batch.'
+      f'{len(sharding.devices())} devices that share each batch.'
     )
 
 

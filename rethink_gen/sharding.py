@@ -1,8 +1,35 @@
 """The one-dimensional mesh of all devices, and the placement of arrays on it."""
 
+import contextlib
+
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
+
+_DEVICES = []  # to compile for, instead of this process's own
+
+
+@contextlib.contextmanager
+def compiling_for(devices):
+  """Makes `mesh` a mesh of other devices, such as those of a topology, until it exits.
+
+  For ahead-of-time compilation. Functions built inside it keep that mesh.
+  """
+  _DEVICES.append(list(devices))
+  try:
+    yield
+  finally:
+    _DEVICES.pop()
+
+
+def devices():
+  """The devices that programs are compiled for: all, or those of `compiling_for`."""
+  return _DEVICES[-1] if _DEVICES else jax.devices()
+
+
+def platform():
+  """The platform of `devices`: 'cpu', 'gpu' or 'tpu'."""
+  return devices()[0].platform
 
 
 def put(array, mesh, spec):
@@ -14,7 +41,7 @@ def put(array, mesh, spec):
 
 def mesh():
   """The one-dimensional mesh of all devices, along which batches are split."""
-  return jax.sharding.Mesh(np.array(jax.devices()), ('data',))
+  return jax.sharding.Mesh(np.array(devices()), ('data',))
 
 
 def constrain(indices, split):

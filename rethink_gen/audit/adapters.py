@@ -183,6 +183,7 @@ def of_model(model, config, dataset):
     make_tx=lambda rates: tx,
     # Gaussian noise that replaces uint8 images is on their scale.
     to_inputs=lambda inputs, key=None: inputs.astype(first) / 255 if scale else inputs,
+    image_shape=dataset.x_train.shape[1:],
     input_shape=dataset.x_train.shape[1:],
     batch_size=config.batch_size,
     steps_per_epoch=dataset.num_train // config.batch_size,

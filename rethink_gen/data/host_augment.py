@@ -85,7 +85,7 @@ def jitter(image, uniform):
 
   Args:
     image: uint8 (h, w, 3).
-    uniform: float64 (5,), in [0, 1): one for each of COLOUR, and one for the order.
+    uniform: float64 (5,), in [0, 1): one for each of COLOR, and one for the order.
 
   Returns:
     uint8 (h, w, 3). Only the final result is clipped.
@@ -94,7 +94,7 @@ def jitter(image, uniform):
     image.transpose(2, 0, 1), np.float32(1 / 255), dtype=np.float32, order='C'
   )
   for number in ORDERS[int(uniform[4] * len(ORDERS))]:
-    change, low, high = COLOUR[number]
+    change, low, high = COLOR[number]
     change(planes, np.float32(low + uniform[number] * (high - low)))
   planes *= 255
   planes.clip(0, 255, out=planes)
@@ -156,7 +156,7 @@ def contrast(planes, factor):
   planes += mean
 
 
-COLOUR = (
+COLOR = (
   (brighten, -32 / 255, 32 / 255),
   (saturate, 0.5, 1.5),
   (turn_hue, -0.2, 0.2),

@@ -1,9 +1,9 @@
-"""Convolution, with a backward pass of its own.
+"""Convolution, with a backward pass of its own on CPUs.
 
-The backward pass is written out because XLA's CPU backend falls back to naive loops, 25 to
-50 times slower, for autodiff's convolution gradients inside compiled loops (jax issue
-12868). The values are the same. Other backends have not been timed. Forward-mode
-differentiation does not go through a custom_vjp.
+There the backward pass is written out because XLA's CPU backend falls back to naive loops,
+25 to 50 times slower, for autodiff's convolution gradients inside compiled loops (jax issue
+12868). The values are the same. Forward-mode differentiation does not go through a
+custom_vjp. Elsewhere it is `lax.conv_general_dilated` and its autodiff.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from rethink_gen import sharding
 from rethink_gen.ops import blocked_conv
 
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
@@ -70,6 +71,10 @@ _convolve.defvjp(_convolve_forward, _convolve_backward)
 
 def convolve(x, kernel, stride=1, padding='SAME'):
   """Convolution, padding SAME or VALID: (n, h, w, c), (k, l, c, d) -> (n, h', w', d)."""
+  if sharding.platform() != 'cpu':
+    return lax.conv_general_dilated(
+      x, kernel, (stride, stride), padding, dimension_numbers=DIMENSIONS
+    )
   if kernel.shape[:2] == (1, 1) and stride == 1:
     # As matrices: XLA transposes autodiff's contraction of several dimensions, slowly.
     y = x.reshape(-1, x.shape[-1]) @ kernel[0, 0]
@@ -85,8 +90,11 @@ def in_blocks(x, kernel, stride):
   With several devices, blocks would be gathered.
   """
   multiplications = x.size * kernel.size // (x.shape[-1] * stride**2)
-  on_one_cpu = jax.default_backend() == 'cpu' and jax.device_count() == 1
-  return on_one_cpu and multiplications >= FEWEST_MULTIPLICATIONS and not _WHOLE
+  return (
+    len(sharding.devices()) == 1
+    and multiplications >= FEWEST_MULTIPLICATIONS
+    and not _WHOLE
+  )
 
 
 _WHOLE = []

@@ -1,16 +1,19 @@
-"""Max-pooling, with a backward pass of its own.
+"""Max-pooling, with a backward pass of its own on CPUs.
 
-The backward pass is written out because XLA's CPU backend takes four times as long for
-autodiff's gradient of a maximum. The values are the same, except for ties (see `max_pool`).
-Other backends have not been timed. Forward-mode differentiation does not go through a
-custom_vjp.
+There the backward pass is written out because XLA's CPU backend takes four times as long
+for autodiff's gradient of a maximum. The values are the same, except for ties (see
+`max_pool`). Forward-mode differentiation does not go through a custom_vjp. Elsewhere it is
+`nn.max_pool` and its autodiff.
 """
 
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from rethink_gen import sharding
 
 
 def max_pool(x, padding='SAME'):
@@ -20,6 +23,8 @@ def max_pool(x, padding='SAME'):
   a side share the gradient; after a ReLU nearly all ties are zeros, whose gradient the ReLU
   stops.
   """
+  if sharding.platform() != 'cpu':
+    return nn.max_pool(x, (3, 3), (2, 2), padding)
   return _pool_along(1, padding, _pool_along(2, padding, x))
 
 

@@ -76,16 +76,17 @@ def measures(train, test, num_train, num_test):
 
 
 def put(config, images, labels):
-  """Places a split on the devices, replicated or with the images sharded by rows.
+  """Places a split on the devices, replicated or with the images sharded.
 
-  Sharded images are padded to equal parts; labels are always replicated, and their number
-  tells how many images are real.
+  Every image is a row, as `from_rows` expects. Sharded images are padded to equal parts;
+  labels are always replicated, and their number tells how many images are real.
   """
   mesh = sharding.mesh()
   spec = PartitionSpec()
+  images = images.reshape(len(images), -1)
   if config.dataset.shard_rows:
     spec = PartitionSpec('data')
-    images = np.pad(images, ((0, -len(images) % mesh.size), *3 * ((0, 0),)))
+    images = np.pad(images, ((0, -len(images) % mesh.size), (0, 0)))
   return sharding.put(images, mesh, spec), sharding.put(labels, mesh, PartitionSpec())
 
 
@@ -95,6 +96,7 @@ class Program(NamedTuple):
   model: Any  # a linen module, or any object with the same init and apply
   make_tx: Callable  # make_tx(rates) -> optax transformation
   to_inputs: Callable  # to_inputs(images, key=None) -> inputs; key only in training
+  image_shape: tuple  # of one example as stored
   input_shape: tuple  # of one input
   batch_size: int
   steps_per_epoch: int
@@ -112,6 +114,19 @@ def make_program(config, dataset):
     dataset.num_train // config.batch_size,
     config.dataset.crop_size,
   )
+
+
+def from_rows(program):
+  """The `to_inputs` of a Program for images that `put` placed as rows: (n, h * w * c).
+
+  TPUs pad the last two dimensions of an array. Images stored as (n, h, w, c) would take
+  several times their size, and be copied to another layout in every call.
+  """
+
+  def to_inputs(rows, *key):
+    return program.to_inputs(rows.reshape(-1, *program.image_shape), *key)
+
+  return to_inputs
 
 
 @functools.lru_cache(maxsize=8)
@@ -134,6 +149,7 @@ def _make_program(config, image_shape, num_classes, steps_per_epoch, crop_size):
     models.create(config, num_classes),
     functools.partial(optimizers.make_tx, config),
     to_inputs,
+    image_shape,
     (*crop_shape, channels),
     config.batch_size,
     steps_per_epoch,
@@ -143,7 +159,8 @@ def _make_program(config, image_shape, num_classes, steps_per_epoch, crop_size):
 @functools.lru_cache(maxsize=4)
 def compile_program(program):
   """The compiled (initialize, epoch, evaluate, examine) of a Program."""
-  model, make_tx, to_inputs, input_shape, batch_size, steps_per_epoch = program
+  model, make_tx, _, _, input_shape, batch_size, steps_per_epoch = program
+  to_inputs = from_rows(program)
   return (
     sgd.make_initialize(
       model, make_tx(optimizers.Rates(0, 0)), input_shape, steps_per_epoch

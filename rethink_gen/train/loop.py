@@ -165,11 +165,11 @@ def fit(config, state, workdir, started, progress, received):
           'seconds': time.monotonic() - started,
         }
         if not diverged:
+          if multihost.is_primary():  # first, so that no checkpoint is ahead of its record
+            metrics.append_record(workdir, record)
           history.records.append(record)
           write_events(record)
           say(metrics.format_record(record, config.num_epochs), step)
-          if multihost.is_primary():  # first, so that no checkpoint is ahead of its record
-            metrics.append_record(workdir, record)
       if config.record_examples and epoch_ended and len(history.fitted) < epoch:
         found = yield Request(state, 'examine')
         history.fitted.append(example_history.pack(found.right))

@@ -61,7 +61,7 @@ def initialize_options():
   On CPU, LLVM takes 15 s to compile those of Inception's kernels by default and 5 s at this
   level, with bit-identical results.
   """
-  return {'xla_backend_optimization_level': 1} if jax.default_backend() == 'cpu' else {}
+  return {'xla_backend_optimization_level': 1} if sharding.platform() == 'cpu' else {}
 
 
 def train_step(model, tx, state, inputs, labels, dropout_key):

@@ -141,7 +141,8 @@ def learn(configs, datasets, started, progress):
   initialize, *_ = compiled_lib.compile_program(program)
   compiled = compile_stack(program)
   everywhere = NamedSharding(sharding.mesh(), WHOLE)
-  images = jax.device_put((dataset.x_train, dataset.x_test), everywhere)
+  rows = [x.reshape(len(x), -1) for x in (dataset.x_train, dataset.x_test)]
+  images = jax.device_put(rows, everywhere)
   last_step = max(each.num_epochs for each in configs.values()) * program.steps_per_epoch
   stack, interrupted = None, None
   with contextlib.ExitStack() as exits:
@@ -274,7 +275,8 @@ class Compiled(NamedTuple):
 @functools.lru_cache(maxsize=4)
 def compile_stack(program):
   """Compiles a Program for stacked runs."""
-  model, make_tx, to_inputs, _, batch_size, _ = program
+  model, make_tx, batch_size = program.model, program.make_tx, program.batch_size
+  to_inputs = compiled_lib.from_rows(program)
   epoch = sgd.epoch_function(model, make_tx, to_inputs, batch_size, None)
   look = evaluation.examine_function(model, to_inputs, compiled_lib.EVALUATION_BATCH, None)
   runs = sgd.TrainState(None, *5 * (0,))  # the axis of the runs; they share their step
