@@ -23,13 +23,16 @@ from configs import imagenet_inception_v3
 from rethink_gen import cli
 from rethink_gen import config as config_lib
 from rethink_gen.data import streaming, synthetic
-from rethink_gen.estimate import __main__, accelerators, counting
+from rethink_gen.estimate import accelerators, counting
 
 IMAGES, SIDES = 512, (375, 500)  # of the data set; the mean of ImageNet is about 500 x 375
 BATCH, WARM_UP, TIMED = 32, 4, 16  # examples per batch; batches per turn
 WORKERS = (0, 1, 2)
 
 JSON = cli.define_path('json', None, 'A JSON file for the same numbers.')
+SHARE_OF_PEAK = flags.DEFINE_float(
+  'share_of_peak', 0.5, "The share of an accelerator's peak that it is kept busy at."
+)
 ROUNDS = flags.DEFINE_integer('rounds', 3, 'Number of turns for each.')
 
 
@@ -42,7 +45,7 @@ def main(_):
     for _ in range(ROUNDS.value):  # in turns, so that changes of machine speed affect all
       for turn, measured in speeds.items():
         measured.append(images_per_second(data_dir, *turn))
-  share, operations = __main__.SHARE_OF_PEAK.value, operations_per_image()
+  share, operations = SHARE_OF_PEAK.value, operations_per_image()
   needed = {
     name: share * machine.bfloat16 / operations
     for name, machine in accelerators.ACCELERATORS.items()

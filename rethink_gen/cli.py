@@ -12,6 +12,8 @@ import pathlib
 import re
 import sys
 import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import jax
 from absl import flags, logging
@@ -33,21 +35,21 @@ class _PathParser(flags.ArgumentParser):
     return paths.local(argument)  # BadInput is a ValueError, as absl expects
 
 
-def define_path(name, default, help_string):
+def define_path(name: str, default: str | None, help_string: str) -> flags.FlagHolder:
   """Defines a flag whose value is a path on this machine, as text, or None."""
   serializer = flags.ArgumentSerializer()
   return flags.DEFINE(_PathParser(), name, default, help_string, serializer=serializer)
 
 
-def run(main, parse):
+def run(main: Callable, parse: Callable) -> None:
   """`output.run`, which also reports a BadInput raised before `call`."""
   try:
     output.run(main, parse)
   except BadInput as error:  # before `call`
-    refuse(error)
+    refuse(str(error))
 
 
-def setup():
+def setup() -> None:
   """Prints warnings as one line each, and caches compilations across processes."""
   logging.set_verbosity(logging.WARNING)
   plain = standard_logging.Formatter('warning: %(message)s')
@@ -59,7 +61,7 @@ def setup():
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 
 
-def call(function, workdir):
+def call(function: Callable, workdir: str | os.PathLike):
   """Calls function(workdir) and reports whatever stops it in one sentence.
 
   Exits with 2 for a user error, and with 128 plus its number after a signal.
@@ -67,7 +69,7 @@ def call(function, workdir):
   try:
     return function(workdir)
   except BadInput as error:  # possibly in only one process, such as for a damaged image
-    leave(error, 2)
+    leave(str(error), 2)
   except train.Interrupted as error:
     output.say(f'{error}: saved; the same command resumes here.')
     sys.exit(128 + error.signal_number)
@@ -93,7 +95,7 @@ def call(function, workdir):
     )
 
 
-def leave(sentence, status):
+def leave(sentence: str, status: int) -> NoReturn:
   """Exits without waiting for the other processes, which will notice."""
   output.say(f'error: {sentence}')
   if is_alone():
@@ -102,30 +104,31 @@ def leave(sentence, status):
   os._exit(status)
 
 
-def is_alone():
+def is_alone() -> bool:
   """Whether this is the only process; works without a device."""
   return not jax.distributed.is_initialized() or jax.process_count() == 1
 
 
-def refuse_missing_platform():
+def refuse_missing_platform() -> None:
   """Exits if JAX has no device because the platform in JAX_PLATFORMS is missing."""
   try:
     jax.devices()
   except Exception as error:  # RuntimeError, or AssertionError without a message
     reason = str(error).split(' (set ')[0]
+    platforms = jax.config.jax_platforms  # type: ignore[attr-defined]
     refuse(
-      f'JAX cannot use the platform {jax.config.jax_platforms!r} that JAX_PLATFORMS asks '
+      f'JAX cannot use the platform {platforms!r} that JAX_PLATFORMS asks '
       f'for{reason and f" ({sources.reason(reason)})"}; install JAX for it, for example '
       "with pip install -e '.[cuda]', or unset JAX_PLATFORMS."
     )
 
 
-def refuse(sentence):
+def refuse(sentence: str) -> NoReturn:
   output.say(f'error: {sentence}')
   sys.exit(2)
 
 
-def parse_flags(argv):
+def parse_flags(argv: list[str]) -> list[str]:
   """Parses absl's flags and returns the rest; reports an invalid flag in one sentence."""
   try:
     return flags.FLAGS(argv)
@@ -133,13 +136,13 @@ def parse_flags(argv):
     refuse(f'{error}; --help lists the flags.')
 
 
-def refuse_rest(rest):
+def refuse_rest(rest: list[str]) -> None:
   """Exits if anything on the command line after the program's name is not a flag."""
   if rest[1:]:
     refuse(f'{rest[1]!r} is not a flag; flags begin with --, and --help lists them.')
 
 
-def parse(argv, config):
+def parse(argv: list[str], config: flags.FlagHolder) -> list[str]:
   """Parses absl's flags, and reports an invalid one in one sentence.
 
   For programs that take a config file and overrides of its fields.
@@ -180,7 +183,7 @@ def parse(argv, config):
   return rest
 
 
-def parse_change(text):
+def parse_change(text: str) -> tuple[str, Any]:
   """Parses FIELD=VALUE to (field, value of the field's type); raises BadInput."""
   field, _, value = text.partition('=')
   fields = config_lib.flatten(config_lib.default())

@@ -3,6 +3,7 @@
 import importlib
 import math
 import re
+from typing import Any
 
 import optax
 from ml_collections import config_dict
@@ -25,7 +26,7 @@ BEFORE = {'model.initialization': 'he_normal'}
 WITHOUT_EFFECT = ('dataset.data_dir', 'dataset.workers', 'checkpoint_every')
 
 
-def default():
+def default() -> config_dict.ConfigDict:
   """The fields of every config; a field's comment says what None means."""
   optional = config_dict.placeholder
   config = config_dict.ConfigDict()
@@ -156,12 +157,12 @@ ACCEPTED = {
 }
 
 
-def named(name):
+def named(name: str) -> config_dict.ConfigDict:
   """The ConfigDict of configs/NAME.py."""
   return importlib.import_module(f'configs.{name}').get_config()
 
 
-def validate(config):
+def validate(config: config_dict.ConfigDict) -> None:
   """Raises BadInput for values and combinations that are invalid for any data."""
   values = flatten(config)
   fields = flatten(default())
@@ -233,7 +234,7 @@ def _validate_streaming(config):
     )
 
 
-def check_steps(config, num_train):
+def check_steps(config: config_dict.ConfigDict, num_train: int) -> None:
   """Raises BadInput if `num_train` training examples make too many steps."""
   steps = num_train // config.batch_size * config.num_epochs
   if steps > MOST_STEPS:
@@ -244,7 +245,7 @@ def check_steps(config, num_train):
     )
 
 
-def flatten(config):
+def flatten(config: config_dict.ConfigDict | dict) -> dict[str, Any]:
   """Flattens a config, or its nested dict, to {'dataset.name': 'cifar10', ...}."""
   flat = {}
   for field, value in config.items():
@@ -255,7 +256,7 @@ def flatten(config):
   return flat
 
 
-def changes(config):
+def changes(config: config_dict.ConfigDict | dict) -> dict[str, Any]:
   """{field: value} for what differs from the oldest runs and can affect results.
 
   A run from before a field was added thus has the same changes as one with its old value.
@@ -268,7 +269,9 @@ def changes(config):
   }
 
 
-def differences(config, other):
+def differences(
+  config: config_dict.ConfigDict | dict, other: config_dict.ConfigDict | dict
+) -> list[str]:
   """['field: y there, x here', ...] for what differs and can affect results.
 
   A config that lacks a field is older than the field and gets its value in BEFORE, or else

@@ -6,12 +6,12 @@ import os
 import pathlib
 
 
-def write_json(path, content):
+def write_json(path: str | os.PathLike, content: dict) -> None:
   """Writes a JSON file whole or not at all; non-finite numbers become null."""
   write_bytes(path, (json.dumps(replace_nonfinite(content), indent=2) + '\n').encode())
 
 
-def write_bytes(path, content):
+def write_bytes(path: str | os.PathLike, content: bytes) -> None:
   """Writes a file whole or not at all."""
   path = pathlib.Path(path)
   temporary = path.with_name(f'.{path.name}.{os.getpid()}')

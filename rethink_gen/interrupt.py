@@ -6,7 +6,7 @@ import signal
 SENTENCE = 'SIGINT: the same command resumes from what was saved.'
 
 
-def leave_at_once():
+def leave_at_once() -> None:
   """Makes Ctrl-C print SENTENCE and exit with 130, whatever the program is doing.
 
   Programs call this before they import jax, which takes two seconds: a KeyboardInterrupt

@@ -36,7 +36,7 @@ DISTRIBUTED = flags.DEFINE_bool(
 )
 
 
-def main(_):
+def main(_) -> None:
   cli.setup()
   file = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config']))
   name = file.name.replace('.py', '').replace(':', '_')  # quickstart.py:true

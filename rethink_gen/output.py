@@ -6,6 +6,8 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from absl import app
 
@@ -44,7 +46,7 @@ class _Output(io.FileIO):
       raise SystemExit(2) from None
 
 
-def open_streams():
+def open_streams() -> None:
   """Makes standard output and standard error safe to print to.
 
   A stream that was closed before the start becomes os.devnull. Otherwise a failed write to
@@ -57,7 +59,7 @@ def open_streams():
   if sys.stdout is None:
     sys.stdout = open(os.devnull, 'w', errors='replace')
     return
-  before = sys.stdout
+  before: Any = sys.stdout  # a TextIOWrapper, or what a test has put in its place
   before.flush()
   sys.stdout = io.TextIOWrapper(
     io.BufferedWriter(_Output(before.fileno(), 'w', closefd=False)),
@@ -67,7 +69,7 @@ def open_streams():
   )
 
 
-def run(main, parse):
+def run(main: Callable, parse: Callable) -> None:
   """absl's `app.run` after `open_streams`; flushes standard output at the end.
 
   Args:
@@ -81,7 +83,7 @@ def run(main, parse):
     sys.stdout.flush()
 
 
-def say(sentence):
+def say(sentence: str) -> None:
   """Prints the sentence to standard error, if that can be written."""
   with contextlib.suppress(OSError):
     print(sentence, file=sys.stderr, flush=True)

@@ -6,7 +6,7 @@ import re
 from rethink_gen.errors import BadInput
 
 
-def local(path):
+def local(path: str | os.PathLike) -> str:
   """The path as text, with ~ and ~user replaced by the home folder.
 
   Raises:

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Callable, Iterator
 
 import rich.console
 import rich.progress
@@ -15,7 +16,9 @@ REST_OF_BAR = 20
 
 
 @contextlib.contextmanager
-def progress_bar(total_steps, first_step, title=''):
+def progress_bar(
+  total_steps: int, first_step: int, title: str = ''
+) -> Iterator[tuple[Callable, Callable]]:
   """Yields update(step, epoch, loss, accuracy) and say(line, step): a bar, or lines.
 
   The time left is until the last step; a run that stops at a training accuracy ends sooner.
@@ -68,6 +71,6 @@ def progress_bar(total_steps, first_step, title=''):
 
 
 @contextlib.contextmanager
-def no_progress(*_):
+def no_progress(*_) -> Iterator[tuple[Callable, Callable]]:
   """Shows nothing, with the interface of `progress_bar`."""
   yield (lambda *_: None), (lambda *_: None)

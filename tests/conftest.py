@@ -9,6 +9,16 @@ import numpy as np
 import pytest
 from helpers import ROOT, command, environment
 
+# Fixtures that start programs, each of which imports JAX and compiles.
+PROGRAMS = {'main', 'reproduce', 'start', 'hosts', 'slurm', 'shell', 'follow', 'pages'}
+
+
+def pytest_collection_modifyitems(items):
+  """Marks the tests that start programs as slow."""
+  for item in items:
+    if PROGRAMS & set(item.fixturenames):
+      item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope='session', autouse=True)
 def cache(tmp_path_factory):

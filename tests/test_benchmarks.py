@@ -15,6 +15,8 @@ from rethink_gen.errors import BadInput
 from rethink_gen.models import initialization
 from rethink_gen.train import optimizers, sgd
 
+pytestmark = pytest.mark.slow
+
 PARAMETERS = {
   'mlp_1x512': 1_209_866,
   'mlp_3x512': 1_735_178,

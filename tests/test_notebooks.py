@@ -3,6 +3,8 @@
 import pytest
 from helpers import ROOT
 
+pytestmark = pytest.mark.slow
+
 reason = 'needs nbclient, nbformat and ipykernel'
 nbformat = pytest.importorskip('nbformat', reason=reason)
 nbclient = pytest.importorskip('nbclient', reason=reason)

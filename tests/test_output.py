@@ -14,6 +14,8 @@ from rethink_gen.data import sources
 from rethink_gen.errors import BadInput
 from rethink_gen.progress import no_progress
 
+pytestmark = pytest.mark.slow
+
 QUICKSTART = '--config=configs/quickstart.py'
 MAIN = f'rethink_gen.main {QUICKSTART} --config.num_epochs=2 --workdir=run'
 COMMANDS = {

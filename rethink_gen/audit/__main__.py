@@ -43,7 +43,7 @@ from rethink_gen.errors import BadInput
 from rethink_gen.train import optimizers
 
 
-def define_flags():
+def define_flags() -> None:
   """Defines the flags.
 
   On call, not at import, so that importing this module cannot clash with the caller's
@@ -102,7 +102,7 @@ def define_flags():
   )
 
 
-def main(_):
+def main(_) -> None:
   cli.setup()
   given = flags.FLAGS
   workdir = given.workdir or pathlib.Path('runs', 'audit')
@@ -155,7 +155,9 @@ def _audit(given, _):
   )
 
 
-def first(x, y, count):
+def first(
+  x: np.ndarray, y: np.ndarray, count: int | None
+) -> tuple[np.ndarray, np.ndarray, int]:
   """(x, y, classes): the first `count` training examples or all, and the class count.
 
   Raises:
@@ -179,7 +181,7 @@ def first(x, y, count):
   return x[:count], y[:count], len(classes)
 
 
-def read_data(name):
+def read_data(name: str) -> tuple[np.ndarray | None, ...]:
   """(x_train, y_train, x_test, y_test) from an .npz file or a data set by name."""
   if not name.endswith('.npz'):
     return sources.load(name)[:4]
@@ -205,7 +207,7 @@ def _imported(flag, path, *arguments):
     ) from error
 
 
-def parse(argv):
+def parse(argv: list[str]) -> list[str]:
   """Parses absl's flags from the command line; reports any error in one sentence."""
   define_flags()
   rest = cli.parse_flags(argv)

@@ -20,6 +20,7 @@ from rethink_gen import config as config_lib
 from rethink_gen import models
 from rethink_gen.audit import identity, randomizations
 from rethink_gen.data import sources
+from rethink_gen.data.sources import Dataset
 from rethink_gen.errors import BadInput
 from rethink_gen.train import compiled, loading, optimizers, sgd
 
@@ -56,15 +57,15 @@ class Model(NamedTuple):
   apply: Callable  # apply(variables, inputs, train, mutable=False, rngs=None)
 
 
-def is_estimator(model):
+def is_estimator(model) -> bool:
   return not isinstance(model, type) and hasattr(model, 'fit') and hasattr(model, 'predict')
 
 
-def is_of_package(model):
+def is_of_package(model) -> bool:
   return isinstance(model, str | config_dict.ConfigDict)
 
 
-def adapt(model, dataset):
+def adapt(model, dataset: Dataset) -> Dataset:
   """The Dataset in the form that this model takes.
 
   An estimator gets the user's own types; a network gets uint8, float32 or int32. The
@@ -81,7 +82,13 @@ def adapt(model, dataset):
   return dataset
 
 
-def make_learner(model, dataset, optimizer, config, training_argument=None):
+def make_learner(
+  model,
+  dataset: Dataset,
+  optimizer: optax.GradientTransformation | optax.MultiSteps | None,
+  config: config_dict.ConfigDict,
+  training_argument: str | None = None,
+) -> Learner:
   """The Learner for a model.
 
   Args:
@@ -151,7 +158,7 @@ def _identity(model):
     return None
 
 
-def of_package(config, dataset):
+def of_package(config: config_dict.ConfigDict, dataset: Dataset) -> compiled.Program:
   """The Program of one of the package's own models, as `train.run` trains it."""
   config_lib.validate(config)
   if config.dataset.streaming:
@@ -169,7 +176,9 @@ def of_package(config, dataset):
   return compiled.make_program(config, dataset)
 
 
-def of_model(model, config, dataset):
+def of_model(
+  model: Model, config: config_dict.ConfigDict, dataset: Dataset
+) -> compiled.Program:
   """The Program of a Model: uint8 images are scaled to [0, 1], nothing else is done."""
   tx = optax.adam(ADAM)
   scale = dataset.x_train.dtype == np.uint8
@@ -190,7 +199,9 @@ def of_model(model, config, dataset):
   )
 
 
-def training_modes(module, argument, inputs):
+def training_modes(
+  module: nn.Module, argument: str | None, inputs: jax.ShapeDtypeStruct
+) -> tuple[tuple[nn.Module, dict], tuple[nn.Module, dict]]:
   """The pair of (module, options) of a linen module in evaluation and in training.
 
   The options are keyword arguments of its call; if the argument is a field of the module,
@@ -225,10 +236,10 @@ def training_modes(module, argument, inputs):
     return changed, {n: values[n] for n in found}
 
   values = {name: value is not False for name, value in named.items()}
-  switches = _switches(*modes(values), inputs)
+  switches = _switches(modes(values), inputs)
   if argument not in (None, *TRAINING) and not any(switches.values()):
     values = {argument: False}  # or a name such as is_evaluated
-    switches = _switches(*modes(values), inputs)
+    switches = _switches(modes(values), inputs)
   idle = sorted(name for name, is_trained in switches.items() if not is_trained)
   if switches and not any(switches.values()):
     raise BadInput(
@@ -245,8 +256,9 @@ def training_modes(module, argument, inputs):
   return modes({n: not value for n, value in values.items()}), modes(values)
 
 
-def _switches(module, options, inputs):
+def _switches(mode, inputs):
   """{Flax layer type that differs in evaluation: whether it is in training mode}."""
+  module, options = mode
   found = {}
 
   def look(call, arguments, named, context):
@@ -275,7 +287,7 @@ def _switches(module, options, inputs):
   return found
 
 
-def of_module(modes):
+def of_module(modes: tuple[tuple[nn.Module, dict], tuple[nn.Module, dict]]) -> Model:
   """The Model of a linen module, for any training argument and any collections.
 
   In training, all random numbers come from the dropout stream, under any name.
@@ -306,7 +318,7 @@ def of_module(modes):
   return Model(init, apply)
 
 
-def of_functions(init, apply):
+def of_functions(init: Callable, apply: Callable) -> Model:
   """The Model of pure functions: everything that init(key, inputs) returns is trained.
 
   If it returns a dict with 'params', only those are trained and the rest stays as it is.
@@ -406,7 +418,9 @@ def _explain(lower, program, inputs):
     ) from error
 
 
-def check_extremes(program, config, dataset):
+def check_extremes(
+  program: compiled.Program, config: config_dict.ConfigDict, dataset: Dataset
+) -> None:
   """Raises BadInput if the untrained model cannot take the smallest or largest inputs.
 
   For a token without a row in an embedding it would return NaN, or silently use another
@@ -462,7 +476,7 @@ def _seeded(estimator, seed):
   return estimator
 
 
-def fit_estimator(estimator, x, y, seed):
+def fit_estimator(estimator, x: np.ndarray, y: np.ndarray, seed: int) -> Any:
   """A fitted clone of the estimator: inputs are rows, every random_state is the seed."""
   import sklearn.base  # slow to import
 
@@ -479,7 +493,7 @@ def fit_estimator(estimator, x, y, seed):
   return clone
 
 
-def predict(estimator, x, num_classes):
+def predict(estimator, x: np.ndarray, num_classes: int) -> np.ndarray:
   """int64 (n,): the labels that an estimator predicts; raises BadInput for non-labels."""
   name = type(estimator).__name__
   try:
@@ -506,12 +520,14 @@ def predict(estimator, x, num_classes):
   return found.astype(np.int64)
 
 
-def rows(x):
+def rows(x: np.ndarray) -> np.ndarray:
   """A copy of the inputs as rows, because an estimator may overwrite its inputs."""
   return np.array(x, order='C').reshape(len(x), -1)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def forward(program, variables, inputs):
+def forward(
+  program: compiled.Program, variables: dict[str, Any], inputs: jax.Array | np.ndarray
+) -> jax.Array:
   """float32 (n, classes): logits of a Program's model in evaluation mode."""
   return program.model.apply(variables, program.to_inputs(inputs), train=False)

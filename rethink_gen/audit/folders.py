@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pathlib
 import uuid
 
@@ -9,11 +10,15 @@ import numpy as np
 
 from rethink_gen import config as config_lib
 from rethink_gen import files
+from rethink_gen.audit.adapters import Learner
+from rethink_gen.data.sources import Dataset
 from rethink_gen.errors import BadInput
 from rethink_gen.train import workdirs
 
 
-def open_folder(workdir, learner, dataset, random_labels):
+def open_folder(
+  workdir: str | os.PathLike | None, learner: Learner, dataset: Dataset, random_labels: str
+) -> pathlib.Path:
   """Opens or creates the folder of an audit; raises BadInput if it holds another audit."""
   parts = identify(learner, dataset, random_labels)
   known = parts['model'] is not None
@@ -59,12 +64,14 @@ def _read_parts(file):
     return {}
 
 
-def identify(learner, dataset, random_labels):
+def identify(
+  learner: Learner, dataset: Dataset, random_labels: str
+) -> dict[str, str | None]:
   """{part: digest} of what determines the runs of an audit; None for unknown parts."""
   data = hashlib.blake2b(digest_size=8)
   for array in dataset[:4]:
     data.update(f'{array.dtype} {array.shape}'.encode())
-    data.update(np.ascontiguousarray(array))
+    data.update(np.ascontiguousarray(array).data)
   fields = config_lib.changes(learner.config)
   own = {f: v for f, v in fields.items() if not f.startswith(('dataset.', 'corruption.'))}
   own |= {f: v for f, v in fields.items() if f == 'dataset.crop_size'}

@@ -15,7 +15,7 @@ import platform
 import sys
 import sysconfig
 import types
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -39,10 +39,10 @@ class Named(NamedTuple):
   """The values of a module that code may access, given the names in that code."""
 
   module: types.ModuleType
-  names: frozenset
+  names: frozenset[str]
 
 
-def digest(thing):
+def digest(thing: Any) -> str:
   """The digest of an object as text, the same in every process.
 
   Raises:

@@ -5,6 +5,7 @@ do in the package's own runs.
 """
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +30,12 @@ class Setup(NamedTuple):
   label_noise: float  # the probability that a label is replaced by a random one
 
 
-def make_dataset(x_train, y_train, x_test, y_test):
+def make_dataset(
+  x_train: np.typing.ArrayLike,
+  y_train: np.typing.ArrayLike,
+  x_test: np.typing.ArrayLike | None,
+  y_test: np.typing.ArrayLike | None,
+) -> tuple[sources.Dataset, bool]:
   """(Dataset with inputs of any shape, whether its test set was held out).
 
   Inputs and training labels keep their dtype, except that training and test inputs of
@@ -65,7 +71,7 @@ def make_dataset(x_train, y_train, x_test, y_test):
   return sources.Dataset(x, y, x_test, y_test.astype(np.int32), len(classes)), held_out
 
 
-def hold_out(labels):
+def hold_out(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """(training, test) indices, with a fifth drawn at random for the test set.
 
   Examples of a class that would have no training example stay in the training set.
@@ -87,7 +93,7 @@ def hold_out(labels):
   return train, test
 
 
-def _array(name, value):
+def _array(name, value) -> np.ndarray:
   """The user's value as a NumPy array; raises BadInput if it cannot be one."""
   if hasattr(value, 'toarray'):  # from SciPy, which np.asarray treats as a single object
     raise BadInput(f'{name} is a sparse matrix; give {name}.toarray().')
@@ -111,7 +117,7 @@ def _array(name, value):
   return array
 
 
-def _inputs(name, value):
+def _inputs(name, value) -> np.ndarray:
   array = _array(name, value)
   if array.dtype.kind not in 'biuf' or array.ndim < 2:
     raise BadInput(
@@ -128,7 +134,7 @@ def _inputs(name, value):
   return array
 
 
-def _labels(name, value):
+def _labels(name, value) -> np.ndarray:
   array = _array(name, value)
   if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
     raise BadInput(
@@ -138,7 +144,7 @@ def _labels(name, value):
   return array.astype(np.int64) if array.dtype == np.uint64 else array
 
 
-def _same_type(x, x_test):
+def _same_type(x, x_test) -> tuple[np.ndarray, np.ndarray]:
   """Both inputs in a common dtype; raises BadInput if their kinds or shapes differ."""
   common = np.result_type(x, x_test)
   kinds = {_kind(array.dtype) for array in (x, x_test)}
@@ -161,7 +167,7 @@ def _listed(values, most=5):
   return ', '.join(map(str, values[:most])) + (', ...' if len(values) > most else '')
 
 
-def for_network(dataset):
+def for_network(dataset: sources.Dataset) -> sources.Dataset:
   """The Dataset in the dtypes that networks take: uint8, float32, or int32 for integers.
 
   Raises:
@@ -216,7 +222,9 @@ def _check_lengths(split, x, y):
     )
 
 
-def make_setups(noise_levels, x, random_labels='uniform'):
+def make_setups(
+  noise_levels: Iterable[float], x: np.ndarray, random_labels: str = 'uniform'
+) -> list[Setup]:
   """The Setups: labels from none to all random, randomized inputs, random signs."""
   if random_labels not in LABELS:
     raise BadInput(
@@ -242,12 +250,12 @@ def make_setups(noise_levels, x, random_labels='uniform'):
   ]
 
 
-def changes_inputs(mode):
+def changes_inputs(mode: str) -> bool:
   """Whether a mode randomizes inputs rather than labels."""
   return mode in corruption.CORRUPTIONS and bool(corruption.CORRUPTIONS[mode].images)
 
 
-def randomize(dataset, setup, seed):
+def randomize(dataset: sources.Dataset, setup: Setup, seed: int) -> sources.Dataset:
   """The Dataset of a setup, using the random bits that `corruption` gives each example.
 
   Inputs and labels keep their dtypes, except that Gaussian inputs are floating point.
@@ -276,7 +284,7 @@ def randomize(dataset, setup, seed):
   )
 
 
-def shuffled_labels(labels, label_noise, seed):
+def shuffled_labels(labels: np.ndarray, label_noise: float, seed: int) -> np.ndarray:
   """int32 (n,): each label replaced by another example's with probability `label_noise`.
 
   At a noise of 1 the labels are permuted, so class frequencies do not change. The replaced
@@ -288,7 +296,7 @@ def shuffled_labels(labels, label_noise, seed):
   return np.where(replaced, labels[np.argsort(bits[:, 1])], labels)
 
 
-def has_channels_first(x):
+def has_channels_first(x: np.ndarray) -> bool:
   """Whether inputs look like images (n, c, h, w) or volumes, with few channels first."""
   return x.ndim >= 4 and x.shape[1] <= 4 < min(x.shape[2:])
 
@@ -301,7 +309,7 @@ def _move(dataset, source, destination):
   return dataset._replace(**dict(zip(('x_train', 'x_test'), moved, strict=True)))
 
 
-def layout(x, mode):
+def layout(x: np.ndarray, mode: str) -> tuple[int, int, int]:
   """(positions, 1, channels): the shape of inputs as images, as `corruption` takes them.
 
   For images with channels first, the shape is that after moving the channels last.
@@ -316,7 +324,7 @@ def layout(x, mode):
   return size // channels, 1, channels
 
 
-def warn_of_layout(x):
+def warn_of_layout(x: np.ndarray) -> None:
   """Warns how inputs are interpreted if their shape is ambiguous."""
   shape = ' x '.join(map(str, x.shape[1:]))
   if has_channels_first(x):
@@ -333,6 +341,6 @@ def warn_of_layout(x):
     )
 
 
-def signs_of(dataset, seed):
+def signs_of(dataset: sources.Dataset, seed: int) -> np.ndarray:
   """int8 (n,): one draw of random signs."""
   return complexity.random_signs(1, dataset.num_train, seed)[0]

@@ -11,7 +11,7 @@ from rethink_gen.reporting import drawing, pages, tables
 NONE = '-'  # a cell without a number; ASCII, for any terminal
 
 
-def text(result):
+def text(result) -> str:
   """The table, the complexity and the verdict, for a terminal."""
   header, lines = table(result)
   rademacher = verdicts.complexity_sentence(result)
@@ -25,7 +25,7 @@ def text(result):
   )
 
 
-def table(result):
+def table(result) -> tuple[list[str], list[list[str]]]:
   """(header, lines) of text."""
   header = ['', 'fits', 'training accuracy', 'test accuracy', 'gap (points)']
   header += ['p', 'p, corrected']
@@ -149,7 +149,7 @@ def _draw_times(axis, levels):
   axis.set(ylabel='steps to fit, true labels = 1', ylim=0, xlim=(-0.03, 1.03))
 
 
-def write(result, runs):
+def write(result, runs) -> None:
   """Writes results.json, figure.png and report.html to the audit's folder."""
   png = pages.image(draw(result, runs), 'png')
   files.write_bytes(result.workdir / 'figure.png', png)
@@ -158,7 +158,7 @@ def write(result, runs):
   pages.write(result.workdir / 'report.html', render(result, png))
 
 
-def render(result, png):
+def render(result, png: bytes) -> str:
   """The text of report.html."""
   header, lines = table(result)
   return pages.render(

@@ -1,11 +1,14 @@
 """The statistics of an audit: accuracies, times to fit, p-values and complexity."""
 
 import math
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 
 from rethink_gen.audit import adapters, randomizations
+from rethink_gen.audit.trainings import Training
+from rethink_gen.data.sources import Dataset
 from rethink_gen.errors import BadInput
 from rethink_gen.theory import complexity, rademacher, significance
 from rethink_gen.train import compiled, networks, summaries
@@ -16,7 +19,9 @@ SMALL = 200  # examples used to test whether an estimator is linear
 LATE = 0.8  # accuracy gained after this fraction of training counts as gained late
 
 
-def describe_failures(setups, runs):
+def describe_failures(
+  setups: list[randomizations.Setup], runs: dict[str, list[Training]]
+) -> Iterator[str]:
   """One sentence for each setup with failed runs."""
   for setup in setups:
     own = [run.summary for run in runs[setup.name]]
@@ -28,7 +33,13 @@ def describe_failures(setups, runs):
       )
 
 
-def measure(setup, dataset, groups, runs, fit_accuracy):
+def measure(
+  setup: randomizations.Setup,
+  dataset: Dataset,
+  groups: np.ndarray,
+  runs: list[Training],
+  fit_accuracy: float,
+) -> dict:
   """The statistics of one setup over its seeds, except what `compare` and `correct` add.
 
   Means and ranges are over the runs that did not diverge. p_value is the larger of
@@ -96,13 +107,13 @@ def _mean(values):
   return float(np.mean(values)) if values else None
 
 
-def late(records):
+def late(records: list[dict]) -> float:
   """The training accuracy gained in the last fifth of the steps."""
   early = [r for r in records if r['step'] <= LATE * records[-1]['step']] or records[:1]
   return records[-1]['train_accuracy'] - early[-1]['train_accuracy']
 
 
-def compare(levels):
+def compare(levels: list[dict]) -> None:
   """Adds to each level its steps to fit, as a multiple of those for true labels.
 
   times_longer is the median over seeds and times_longer_range their range, if every seed
@@ -119,11 +130,11 @@ def compare(levels):
       level['times_longer'] = float(np.median(times))
       level['times_longer_range'] = [min(times), max(times)]
     else:
-      pairs = zip(level['steps_to_fit'], level['steps'], true, strict=True)
-      level['longer_than'] = min((own or steps) / fit for own, steps, fit in pairs)
+      triples = zip(level['steps_to_fit'], level['steps'], true, strict=True)
+      level['longer_than'] = min((own or steps) / fit for own, steps, fit in triples)
 
 
-def correct(levels):
+def correct(levels: list[dict]) -> None:
   """Adds p_adjusted to the levels whose test accuracy the verdict compares with chance.
 
   These are the true labels and the changed inputs; p_adjusted is their p_value, corrected
@@ -139,7 +150,9 @@ def correct(levels):
     level['p_adjusted'] = float(p)
 
 
-def measure_signs(learner, runs, dataset, seeds):
+def measure_signs(
+  learner: adapters.Learner, runs: list[Training], dataset: Dataset, seeds: int
+) -> dict | None:
   """Result.rademacher: bounds on the complexity, from draws of random signs.
 
   Returns:
@@ -172,7 +185,7 @@ def measure_signs(learner, runs, dataset, seeds):
   }
 
 
-def linear_inputs(learner, dataset):
+def linear_inputs(learner: adapters.Learner, dataset: Dataset) -> np.ndarray | None:
   """The training inputs as rows (n, d), if the model's outputs are linear in them.
 
   Returns:
@@ -224,7 +237,9 @@ def _fitted(learner, dataset):
   return fitted.decision_function
 
 
-def describe_settings(learner, dataset, held_out, seeds):
+def describe_settings(
+  learner: adapters.Learner, dataset: Dataset, held_out: bool, seeds: int
+) -> dict:
   """Result.settings, except what `randomization_test` adds."""
   config = learner.config
   positions, _, channels = randomizations.layout(dataset.x_train, 'random_pixels')

@@ -2,13 +2,17 @@
 
 import math
 import numbers
+import os
 import pathlib
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
 import numpy as np
+import optax
 import pandas as pd
 from ml_collections import config_dict
+from numpy.typing import ArrayLike
 
 from rethink_gen import config as config_lib
 from rethink_gen import models
@@ -21,6 +25,7 @@ from rethink_gen.audit import (
   verdicts,
 )
 from rethink_gen.audit import folders as folders_lib
+from rethink_gen.data.sources import Dataset
 from rethink_gen.errors import BadInput
 from rethink_gen.progress import no_progress, progress_bar
 from rethink_gen.theory import significance
@@ -45,13 +50,13 @@ class Result(NamedTuple):
   """
 
   settings: dict
-  levels: list
+  levels: list[dict]
   rademacher: dict | None
-  verdict: list
+  verdict: list[str]
   workdir: pathlib.Path
 
   @property
-  def table(self):
+  def table(self) -> pd.DataFrame:
     """The levels as a DataFrame."""
     return pd.DataFrame(self.levels).set_index('name')
 
@@ -61,22 +66,22 @@ class Result(NamedTuple):
 
 def randomization_test(
   model,
-  x_train,
-  y_train,
-  x_test=None,
-  y_test=None,
+  x_train: ArrayLike,
+  y_train: ArrayLike,
+  x_test: ArrayLike | None = None,
+  y_test: ArrayLike | None = None,
   *,
-  optimizer=None,
-  num_epochs=None,
-  batch_size=None,
-  noise_levels=NOISE_LEVELS,
-  random_labels='uniform',
-  seeds=3,
-  fit_accuracy=FIT_ACCURACY,
-  training_argument=None,
-  workdir=None,
-  progress=progress_bar,
-):
+  optimizer: optax.GradientTransformation | optax.MultiSteps | None = None,
+  num_epochs: int | None = None,
+  batch_size: int | None = None,
+  noise_levels: Iterable[float] = NOISE_LEVELS,
+  random_labels: str = 'uniform',
+  seeds: int = 3,
+  fit_accuracy: float = FIT_ACCURACY,
+  training_argument: str | None = None,
+  workdir: str | os.PathLike | None = None,
+  progress: Callable | None = progress_bar,
+) -> Result:
   """Tests whether a model fits random labels, as in Section 2 of the paper.
 
   The model is trained on the true labels; on partly and on fully random labels; on inputs
@@ -175,7 +180,13 @@ def _is_count(value):
   return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
-def make_config(model, dataset, num_epochs, batch_size, fit_accuracy):
+def make_config(
+  model,
+  dataset: Dataset,
+  num_epochs,
+  batch_size,
+  fit_accuracy,
+) -> config_dict.ConfigDict:
   """The config of the training loop; for the package's own models, it is theirs."""
   for name, value in (('num_epochs', num_epochs), ('batch_size', batch_size)):
     if adapters.is_estimator(model) and value is not None:
@@ -203,7 +214,7 @@ def make_config(model, dataset, num_epochs, batch_size, fit_accuracy):
     batch_size = min(config.batch_size, dataset.num_train) // devices * devices
   if num_epochs is None and is_config:
     num_epochs = config.num_epochs
-  elif num_epochs is None and isinstance(batch_size, numbers.Integral) and batch_size > 0:
+  elif num_epochs is None and _is_count(batch_size) and batch_size > 0:
     steps_per_epoch = max(1, dataset.num_train // batch_size)
     num_epochs = max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / steps_per_epoch))
   given = {

@@ -3,28 +3,39 @@
 import contextlib
 import functools
 import json
+import pathlib
 import shutil
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from rethink_gen import files
 from rethink_gen.audit import adapters, randomizations
+from rethink_gen.data.sources import Dataset
 from rethink_gen.errors import BadInput
 from rethink_gen.text import format_duration, format_percent
 from rethink_gen.train import compiled, loop, metrics, networks, summaries
+from rethink_gen.train.sgd import TrainState
 
 
 class Training(NamedTuple):
   """One training, as stored in its folder."""
 
   summary: dict  # from `summaries.summarize`; only status and reason if it failed
-  records: list  # the evaluations; empty for an estimator
+  records: list[dict]  # the evaluations; empty for an estimator
   predictions: np.ndarray | None  # int64 (m,), test set; for random signs, training set
 
 
-def run_all(learner, dataset, setups, seeds, workdir, progress):
+def run_all(
+  learner: adapters.Learner,
+  dataset: Dataset,
+  setups: list[randomizations.Setup],
+  seeds: int,
+  workdir: pathlib.Path,
+  progress: Callable,
+) -> dict[str, list[Training]]:
   """{setup name: [Training of each seed]}; finished trainings are not repeated.
 
   A failed fit gives a Training with the status failed, which is not stored in the folder;
@@ -84,7 +95,7 @@ def _part(update, done, description):
   return progress
 
 
-def read_run(folder):
+def read_run(folder: pathlib.Path) -> Training:
   """The Training stored in a folder."""
   try:
     summary = json.loads((folder / 'summary.json').read_text())
@@ -98,7 +109,14 @@ def read_run(folder):
   return Training(summary, metrics.read_records(folder), predictions)
 
 
-def train(learner, dataset, setup, seed, folder, progress):
+def train(
+  learner: adapters.Learner,
+  dataset: Dataset,
+  setup: randomizations.Setup,
+  seed: int,
+  folder: pathlib.Path,
+  progress: Callable,
+) -> None:
   """Trains once, and stores summary.json and predictions.npy, but no parameters."""
   started = time.monotonic()
   data = randomizations.randomize(dataset, setup, seed)
@@ -130,7 +148,9 @@ def train(learner, dataset, setup, seed, folder, progress):
   shutil.rmtree(folder / 'checkpoints', ignore_errors=True)
 
 
-def compute_logits(learner, state, inputs):
+def compute_logits(
+  learner: adapters.Learner, state: TrainState, inputs: np.ndarray
+) -> np.ndarray:
   """float32 (n, classes): logits of a TrainState."""
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
   forward = functools.partial(adapters.forward, learner.program, variables)
@@ -138,7 +158,14 @@ def compute_logits(learner, state, inputs):
     return networks.in_batches(forward, inputs)
 
 
-def summarize_estimator(data, setup, changed, predictions, seed, started):
+def summarize_estimator(
+  data: Dataset,
+  setup: randomizations.Setup,
+  changed: float,
+  predictions: list[np.ndarray],
+  seed: int,
+  started: float,
+) -> dict:
   """The fields of `summaries.summarize` that apply to an estimator.
 
   predictions are those for the training and the test examples.

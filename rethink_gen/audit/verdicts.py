@@ -49,7 +49,7 @@ SIZES = (
 )
 
 
-def limits(model, config, optimizer, num_classes):
+def limits(model, config, optimizer, num_classes: int) -> list[str]:
   """Settings that may be why a model does not fit, such as 'C = 1.0 (larger)'.
 
   Args:
@@ -97,7 +97,7 @@ def _is_size(value):
   return isinstance(value, numbers.Real) and not isinstance(value, bool) and value > 0
 
 
-def label(level):
+def label(level: dict) -> str:
   """A setup in words."""
   if randomizations.changes_inputs(level['name']):
     return NAMES.get(level['name'], level['name'].replace('_', ' '))
@@ -106,7 +106,7 @@ def label(level):
   return words.get(noise, f'{100 * noise:.4g}% of labels random')
 
 
-def verdict(result):
+def verdict(result) -> list[str]:
   """The sentences; each says only what was measured and what follows from it."""
   settings = result.settings
   levels = {level['name']: level for level in result.levels}
@@ -134,7 +134,7 @@ def _divergence(levels):
       )
 
 
-def is_trivial(level, settings):
+def is_trivial(level: dict, settings: dict) -> bool:
   """Whether a constant guess reaches the training accuracy that counts as a fit."""
   return level['train_chance'] >= settings['fit_accuracy']
 
@@ -299,12 +299,12 @@ def _scope(settings):
   )
 
 
-def is_above(level):
+def is_above(level: dict) -> bool:
   """Whether its test accuracy is above chance, corrected for all tests."""
   return level['p_adjusted'] <= LEVEL
 
 
-def chance_sentence(settings):
+def chance_sentence(settings: dict) -> str:
   """A sentence on what chance is for this data."""
   guess = f'the most frequent class of the training labels, {settings["constant_guess"]},'
   right = f'is right for {format_percent(settings["constant_accuracy"])} of the test set'
@@ -322,7 +322,7 @@ def _p(level, settings):
   return f'p = {level["p_adjusted"]:.2g}{corrected}'
 
 
-def percent_range(level, split):
+def percent_range(level: dict, split: str) -> str:
   """A mean, and its range over seeds if they differ."""
   low, high = level[f'{split}_accuracy_range']
   mean = format_percent(level[f'{split}_accuracy'])
@@ -335,7 +335,7 @@ def _points(difference):
   return f'{100 * difference:.2f} percentage points'
 
 
-def complexity_sentence(result):
+def complexity_sentence(result) -> str | None:
   """A sentence on the empirical Rademacher complexity, or None."""
   found = result.rademacher
   if found is None:
@@ -360,7 +360,7 @@ def complexity_sentence(result):
   )
 
 
-def answer(result):
+def answer(result) -> str:
   """The heading of the report: the answer in a few words."""
   noise = next(level for level in result.levels if level['label_noise'] == 1)
   done = noise['runs'] - noise['diverged']

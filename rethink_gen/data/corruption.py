@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rethink_gen.data.sources import Dataset
+
 # One stream per purpose. The numbers determine published results: append, never reorder.
 LABELS, SHUFFLED_PIXELS, TRAIN_PIXELS, TEST_PIXELS, ORDER, DISTORTION = range(6)
 
@@ -41,7 +43,9 @@ class Corruption(NamedTuple):
   dtype: type | None = None
 
 
-def corrupt(dataset, mode, seed=0, label_noise=0.0):
+def corrupt(
+  dataset: Dataset, mode: str, seed: int = 0, label_noise: float = 0.0
+) -> Dataset:
   """Applies one mode of randomization to a data set.
 
   Args:
@@ -82,14 +86,14 @@ def corrupt(dataset, mode, seed=0, label_noise=0.0):
   )
 
 
-def effective_label_noise(mode, label_noise):
+def effective_label_noise(mode: str, label_noise: float) -> float:
   """The probability that a mode replaces a label, given the config's `label_noise`."""
   # Modes that only audits have are not in CORRUPTIONS.
   fixed = CORRUPTIONS[mode].label_noise if mode in CORRUPTIONS else None
   return label_noise if fixed is None else fixed
 
 
-def channel_statistics(images):
+def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """(mean, standard deviation) per channel, each (c,), of images (n, h, w, c)."""
   pixels = images.reshape(-1, images.shape[-1])
   kind = np.result_type(pixels, np.float32)  # float64 stays float64
@@ -99,7 +103,14 @@ def channel_statistics(images):
   )
 
 
-def corrupt_images(images, first, stream, mode, seed, statistics=None):
+def corrupt_images(
+  images: np.ndarray,
+  first: int,
+  stream: int,
+  mode: str,
+  seed: int,
+  statistics: tuple[np.ndarray, np.ndarray] | None = None,
+) -> np.ndarray:
   """Corrupts consecutive images; modes that leave images alone return them unchanged.
 
   Args:
@@ -117,27 +128,47 @@ def corrupt_images(images, first, stream, mode, seed, statistics=None):
   return change(images, first, stream, seed, statistics) if change else images
 
 
-def shuffle_pixels(images, first, stream, seed, statistics=None):
+def shuffle_pixels(
+  images: np.ndarray,
+  first: int,
+  stream: int,
+  seed: int,
+  statistics: tuple[np.ndarray, np.ndarray] | None = None,
+) -> np.ndarray:
   """Permutes the pixels of all images alike; arguments as for `corrupt_images`."""
   del first, stream, statistics
   size = images.shape[1] * images.shape[2]
   return _permute(images, _shared_permutation(seed, size))
 
 
-def permute_pixels(images, first, stream, seed, statistics=None):
+def permute_pixels(
+  images: np.ndarray,
+  first: int,
+  stream: int,
+  seed: int,
+  statistics: tuple[np.ndarray, np.ndarray] | None = None,
+) -> np.ndarray:
   """Permutes the pixels of each image independently; arguments as for `corrupt_images`."""
   del statistics
   size = images.shape[1] * images.shape[2]
   return _permute(images, random_permutations(seed, stream, first, len(images), size))
 
 
-def draw_gaussian(images, first, stream, seed, statistics):
+def draw_gaussian(
+  images: np.ndarray,
+  first: int,
+  stream: int,
+  seed: int,
+  statistics: tuple[np.ndarray, np.ndarray],
+) -> np.ndarray:
   """Gaussian noise with the given channel statistics; arguments as for `corrupt_images`."""
   mean, deviation = statistics
   return mean + deviation * _normals(seed, stream, first, images.shape)
 
 
-def noisy_labels(labels, num_classes, label_noise, seed):
+def noisy_labels(
+  labels: np.ndarray, num_classes: int, label_noise: float, seed: int
+) -> np.ndarray:
   """int32 (n,): labels, each replaced with probability `label_noise` by a random class."""
   bits = random_bits(seed, LABELS, 0, len(labels), 2)
   replaced = bits[:, 0] * 2.0**-64 < label_noise
@@ -145,7 +176,7 @@ def noisy_labels(labels, num_classes, label_noise, seed):
   return np.where(replaced, drawn, labels)
 
 
-def random_bits(seed, stream, first, count, words):
+def random_bits(seed: int, stream: int, first: int, count: int, words: int) -> np.ndarray:
   """Random uint64 (count, words) for `count` examples, starting at `first`."""
   # Philox yields four words per step, and each example takes whole steps.
   steps = -(-words // 4)
@@ -154,7 +185,9 @@ def random_bits(seed, stream, first, count, words):
   return philox.random_raw(count * steps * 4).reshape(count, -1)[:, :words]
 
 
-def random_permutations(seed, stream, first, count, size):
+def random_permutations(
+  seed: int, stream: int, first: int, count: int, size: int
+) -> np.ndarray:
   """int64 (count, size): a permutation of range(size) for each example."""
   # No two keys are equal, so the stable sort, which takes 2.4 times as long, is not needed.
   return np.argsort(random_bits(seed, stream, first, count, size), axis=1)

@@ -10,6 +10,7 @@ and the result is rounded to uint8.
 
 import io
 import math
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -18,7 +19,7 @@ AREA = (0.05, 1.0)  # area of a random crop, as a fraction of the image
 ASPECT = (3 / 4, 4 / 3)  # width of a random crop over its height
 
 
-def decode(encoded, size, choose_box=None):
+def decode(encoded: bytes, size: int, choose_box: Callable | None = None) -> np.ndarray:
   """Decodes an image file, crops and resizes it: bytes -> uint8 (size, size, 3).
 
   Grayscale, CMYK and palette images become RGB. Resizing is bilinear and does not keep the
@@ -43,18 +44,18 @@ def decode(encoded, size, choose_box=None):
     )
     drafted = image.draft('RGB', wanted)  # None unless it is a JPEG
     scale = drafted[1][2] / full_width if drafted else 1
-    box = [edge * scale for edge in box]
+    box = tuple(edge * scale for edge in box)
     resampling = Image.Resampling.BILINEAR
     return np.asarray(image.convert('RGB').resize((size, size), resampling, box))
 
 
-def center_box(width, height):
+def center_box(width: int, height: int) -> tuple[int, int, int, int]:
   """The middle 87.5 % of each side: (left, top, right, bottom), in pixels."""
   left, top = width // 16, height // 16
   return left, top, width - left, height - top
 
 
-def random_box(width, height, uniform):
+def random_box(width: int, height: int, uniform: np.ndarray) -> tuple[int, int, int, int]:
   """A crop whose area and aspect ratio lie in AREA and ASPECT, up to rounding to pixels.
 
   Draws the aspect ratio uniformly, then the height among those that fit, then the position,
@@ -80,7 +81,7 @@ def random_box(width, height, uniform):
   return left, top, left + crop_width, top + crop_height
 
 
-def jitter(image, uniform):
+def jitter(image: np.ndarray, uniform: np.ndarray) -> np.ndarray:
   """Changes brightness, saturation, hue and contrast, in one of four orders.
 
   Args:
@@ -105,12 +106,12 @@ def jitter(image, uniform):
 # allocating arrays of this size would take longer than the arithmetic.
 
 
-def brighten(planes, amount):
+def brighten(planes: np.ndarray, amount: float | np.float32) -> None:
   """Adds `amount`, like tf.image.adjust_brightness."""
   planes += amount
 
 
-def saturate(planes, factor):
+def saturate(planes: np.ndarray, factor: float | np.float32) -> None:
   """Multiplies the HSV saturation, capped at 1, like tf.image.adjust_saturation."""
   high = planes.max(0)
   # Saturation is (high - low) / high, so the factor is capped at high / (high - low).
@@ -122,7 +123,7 @@ def saturate(planes, factor):
   planes += high
 
 
-def turn_hue(planes, turns):
+def turn_hue(planes: np.ndarray, turns: float | np.float32) -> None:
   """Adds `turns`, in full turns, to the HSV hue, like tf.image.adjust_hue."""
   red, green, blue = planes
   high = planes.max(0)
@@ -148,7 +149,7 @@ def turn_hue(planes, turns):
     np.subtract(high, part, out=plane)
 
 
-def contrast(planes, factor):
+def contrast(planes: np.ndarray, factor: float | np.float32) -> None:
   """Scales each channel about its mean, like tf.image.adjust_contrast."""
   mean = planes.mean((1, 2), keepdims=True)
   planes -= mean

@@ -2,17 +2,23 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy import ndimage
 
 
-def crop_shape(height, width, crop_size=None):
+def crop_shape(height: int, width: int, crop_size: int | None = None) -> tuple[int, int]:
   """(h, w) after the crop: a square of side `crop_size`; None: 7/8 of each side."""
   if crop_size is not None:
     return crop_size, crop_size
   return round(height * 7 / 8), round(width * 7 / 8)
 
 
-def preprocess(images, shape, regularization=None, key=None):
+def preprocess(
+  images: jax.Array | np.ndarray,
+  shape: tuple[int, int],
+  regularization=None,
+  key: jax.Array | None = None,
+) -> jax.Array:
   """Scales, crops to `shape` and standardizes: (n, h, w, c) -> float32 (n, *shape, c).
 
   Args:
@@ -39,12 +45,12 @@ def preprocess(images, shape, regularization=None, key=None):
   return standardize(images)
 
 
-def scale(images):
+def scale(images: jax.Array) -> jax.Array:
   """Scales to [-1, 1], like TensorFlow's Inception: uint8 or float32 -> float32."""
   return images.astype(jnp.float32) / 127.5 - 1
 
 
-def standardize(images):
+def standardize(images) -> jax.Array:
   """Per-image standardization: subtract the mean, divide by max(std, 1/sqrt(size)).
 
   Mean and standard deviation are over all pixels and channels of each image, as in
@@ -56,12 +62,16 @@ def standardize(images):
   return (images - images.mean(axes, keepdims=True)) / deviation
 
 
-def crop_center(images, shape):
+def crop_center(
+  images: jax.Array | np.ndarray, shape: tuple[int, int]
+) -> jax.Array | np.ndarray:
   top, left = ((n - m) // 2 for n, m in zip(images.shape[1:3], shape, strict=True))
   return images[:, top : top + shape[0], left : left + shape[1]]
 
 
-def crop_random(key, images, shape):
+def crop_random(
+  key: jax.Array, images: jax.Array | np.ndarray, shape: tuple[int, int]
+) -> jax.Array:
   """Crops each image independently, at a position uniform over those where it fits."""
   room = jnp.array(images.shape[1:3]) - jnp.array(shape)
   corners = jax.random.randint(key, (len(images), 2), 0, room + 1)
@@ -72,7 +82,7 @@ def crop_random(key, images, shape):
   return jax.vmap(crop)(images, corners)
 
 
-def rotate(key, images, max_degrees):
+def rotate(key: jax.Array, images: jax.Array | np.ndarray, max_degrees: float) -> jax.Array:
   """Rotates about the center by angles uniform in +-max_degrees; bilinear, black fill."""
   angles = jnp.deg2rad(
     jax.random.uniform(key, (len(images),), minval=-max_degrees, maxval=max_degrees)

@@ -60,15 +60,17 @@ class Dataset(NamedTuple):
   num_classes: int
 
   @property
-  def num_train(self):
+  def num_train(self) -> int:
     return len(self.y_train)
 
   @property
-  def num_test(self):
+  def num_test(self) -> int:
     return len(self.y_test)
 
 
-def first(dataset, num_train=None, num_test=None):
+def first(
+  dataset: Dataset, num_train: int | None = None, num_test: int | None = None
+) -> Dataset:
   """A Dataset of the first num_train and num_test examples; None: all."""
   return dataset._replace(
     x_train=dataset.x_train[:num_train],
@@ -113,7 +115,7 @@ def version(name: str, data_dir: str | None = None, path: str | None = None) -> 
     return None
   if name != 'npz':
     folder = find_prepared(name, tfds_folder(data_dir))
-    return folder and folder.name
+    return folder.name if folder else None
   try:
     status = os.stat(paths.local(path))
   except OSError:
@@ -131,7 +133,7 @@ def _npz_digest(path: str, *status: int) -> str:
   digest = hashlib.blake2b(digest_size=16)
   for array in map(np.ascontiguousarray, _load_npz(path)):
     digest.update(f'{array.dtype} {array.shape};'.encode())
-    digest.update(array)
+    digest.update(array.data)
   return digest.hexdigest()
 
 
@@ -473,7 +475,7 @@ def _write_cache(dataset: Dataset, path: pathlib.Path) -> None:
     )
 
 
-def reason(error: Exception) -> str:
+def reason(error: Exception | str) -> str:
   """The first sentence of an error's message, short enough to quote in another."""
   sentence = re.split(r'[.:]?\s*(?:\n|$|\.\s)', str(error).strip(), maxsplit=1)[0]
   return sentence[:200] or type(error).__name__

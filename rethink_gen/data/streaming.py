@@ -14,11 +14,13 @@ import os
 import pathlib
 import signal
 import threading
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import grain
 import numpy as np
 from absl import flags
+from ml_collections import config_dict
 
 from rethink_gen import errors
 from rethink_gen.data import corruption, host_augment, sources
@@ -66,15 +68,15 @@ class Source(NamedTuple):
   statistics: tuple[np.ndarray, np.ndarray] | None
 
   @property
-  def num_train(self):
+  def num_train(self) -> int:
     return len(self.train.redrawn)
 
   @property
-  def num_test(self):
+  def num_test(self) -> int:
     return len(self.test.redrawn)
 
 
-def open(config):
+def open(config: config_dict.ConfigDict) -> Source:
   """Opens the Source of a config with dataset.streaming and draws all corrupted labels.
 
   The test split is 'test', or 'validation' if there is no 'test' or its labels are secret,
@@ -158,7 +160,13 @@ def _statistics(split, size):
   return mean.astype(np.float32), np.sqrt(square - mean**2).astype(np.float32)
 
 
-def train_batches(source, config, first_step, process_index, process_count):
+def train_batches(
+  source: Source,
+  config: config_dict.ConfigDict,
+  first_step: int,
+  process_index: int,
+  process_count: int,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
   """This host's share of the run's batches, starting at step `first_step`.
 
   Every epoch is a new permutation of the training examples; those left over after the last
@@ -186,7 +194,13 @@ def train_batches(source, config, first_step, process_index, process_count):
   return _ahead(make, range(first_step, steps), config.dataset.workers)
 
 
-def evaluation_batches(source, config, split, process_index, process_count):
+def evaluation_batches(
+  source: Source,
+  config: config_dict.ConfigDict,
+  split: Split,
+  process_index: int,
+  process_count: int,
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
   """This host's share of one pass over a split, undistorted, every example once.
 
   Args:
@@ -203,7 +217,7 @@ def evaluation_batches(source, config, split, process_index, process_count):
   return _ahead(make, batches, config.dataset.workers)
 
 
-def steps_per_epoch(source, config):
+def steps_per_epoch(source: Source, config: config_dict.ConfigDict) -> int:
   return len(source.train.redrawn) // config.batch_size
 
 

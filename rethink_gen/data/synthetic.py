@@ -35,7 +35,9 @@ def generate(
   """
   import tensorflow_datasets as tfds
 
-  class GeneratedImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  class GeneratedImages(  # type: ignore[call-arg]
+    tfds.core.GeneratorBasedBuilder, skip_registration=True
+  ):
     name = NAME
     VERSION = tfds.core.Version('1.0.0')
     pkg_dir_path = pathlib.Path(__file__).parent  # required; there is no metadata
@@ -80,8 +82,8 @@ def draw(label: int, random: np.random.Generator, sides: tuple[int, int]) -> Ima
   side = random.uniform(0.25, 0.5) * min(width, height)
   x, y = random.uniform(0, width - side), random.uniform(0, height - side)
   box = (x, y, x + side, y + side)
-  color, shape = LABELS[label].split()
-  color = COLORS[color]
+  name, shape = LABELS[label].split()
+  color = COLORS[name]
   pen = ImageDraw.Draw(image)
   if shape == 'disc':
     pen.ellipse(box, color)

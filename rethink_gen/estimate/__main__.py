@@ -43,14 +43,11 @@ from ml_collections import config_flags
 from rich import box
 from rich.table import Table
 
-from rethink_gen import cli
+from rethink_gen import cli, sharding
 from rethink_gen import config as config_lib
-from rethink_gen.estimate import accelerators, counting, roofline
+from rethink_gen.estimate import accelerators, ahead, counting, roofline, targets
 from rethink_gen.text import format_quantity
 from rethink_gen.train import compiled, loading
-
-if __name__ == '__main__':
-  interrupt.leave_at_once()  # before the slow imports
 
 CONFIG = config_flags.DEFINE_config_file(
   'config', help_string='The config file of the run, such as configs/inception.py.'
@@ -65,6 +62,12 @@ SHARE_OF_PEAK = flags.DEFINE_float(
   lower_bound=0.01,
   upper_bound=1,
 )
+COMPILE_FOR = flags.DEFINE_string(
+  'compile_for',
+  None,
+  'Devices to compile the run for, which need not exist: a TPU slice such as v5e:4x4, two '
+  'slices 2*v5e:4x4, or GPUs such as h100:8. Prints what the compiler says.',
+)
 for number in (PRICE, SHARE_OF_PEAK):  # bounds let nan pass
   flags.register_validator(
     number, lambda v: v is None or math.isfinite(v), 'it must be a finite number'
@@ -73,8 +76,12 @@ for number in (PRICE, SHARE_OF_PEAK):  # bounds let nan pass
 
 def main(_):
   cli.setup()
-  arguments = CONFIG.value, SHARE_OF_PEAK.value, PRICE.value
-  cli.call(lambda _: report(*arguments), 'the estimate')
+  if COMPILE_FOR.value:
+    arguments = CONFIG.value, SHARE_OF_PEAK.value, COMPILE_FOR.value
+    cli.call(lambda _: report_compiled(*arguments), 'the estimate')
+  else:
+    arguments = CONFIG.value, SHARE_OF_PEAK.value, PRICE.value
+    cli.call(lambda _: report(*arguments), 'the estimate')
 
 
 def report(config, share, price):
@@ -109,6 +116,30 @@ def report(config, share, price):
   console.print(table)
   for line in explain(run, share, price):
     console.print(line, highlight=False)
+
+
+def report_compiled(config, share, name):
+  """Prints what a compiler says of a run on the devices `name`; arguments as for `report`.
+
+  Raises:
+    BadInput: for devices that are unknown, or that the run does not fit.
+  """
+  if jax.config.jax_platforms is None:  # an installed libtpu would look for a TPU
+    jax.config.update('jax_platforms', 'cpu')
+  target = targets.find_target(name)
+  with sharding.compiling_for(target.devices):
+    config_lib.validate(config)
+  dataset = counting.describe_data(config)
+  loading.check_data(config, dataset)
+  with compiled.matmul_precision(config):
+    plan = counting.count(config, dataset)
+  for line in describe(plan):
+    print(line)
+  print('Compiling, which takes minutes for large networks.', flush=True)
+  for line in ahead.describe(
+    ahead.compile_training(config, dataset, target), target, plan, share
+  ):
+    print(line)
 
 
 def describe(run):

@@ -1,8 +1,10 @@
 """Appendix E: networks fit random labels even with explicit regularizers."""
 
+from collections.abc import Iterator
+
 from rethink_gen.paper import scales
 from rethink_gen.reporting import drawing
-from rethink_gen.reporting.artifacts import Column, Row
+from rethink_gen.reporting.artifacts import Column, Row, Runs
 
 TITLE = 'Appendix E: regularizers do not prevent memorization'
 ASKED = (
@@ -51,7 +53,7 @@ CAPTION = (
 )
 
 
-def rows(scale):
+def rows(scale: str) -> list[Row]:
   return [
     Row(
       name,
@@ -64,11 +66,11 @@ def rows(scale):
   ]
 
 
-def is_augmented(name):
+def is_augmented(name: str) -> bool:
   return name.endswith(('crop', 'rotate'))
 
 
-def measure(runs, name, seed):
+def measure(runs: Runs, name: str, seed: int) -> dict[str, float | None]:
   run = runs[name, seed]
   last = run.records[-1]
   return {
@@ -77,13 +79,13 @@ def measure(runs, name, seed):
   }
 
 
-def draw(entries, runs):
+def draw(entries: list[dict], runs: Runs):
   del runs
   label = 'training accuracy on random labels (%)'
   return drawing.beside_the_paper(entries, {'train_accuracy': label})
 
 
-def findings(entries):
+def findings(entries: list[dict]) -> Iterator[str]:
   for entry in entries:
     if (accuracy := entry['ours']['train_accuracy']) is not None:
       verdict = 'fitted' if accuracy >= 99 else 'not fitted'

@@ -1,8 +1,10 @@
 """Section 5: kernel machines on CIFAR-10, with pixels or random filters as features."""
 
+from collections.abc import Iterator
+
 from rethink_gen.paper import kernels
 from rethink_gen.reporting import drawing
-from rethink_gen.reporting.artifacts import Column, Row
+from rethink_gen.reporting.artifacts import Column, Row, Runs
 
 check, compute = kernels.check, kernels.compute
 expected_seconds, measure = kernels.expected_seconds, kernels.measure
@@ -60,7 +62,7 @@ SCALES = {
 }
 
 
-def rows(scale):
+def rows(scale: str) -> list[Row]:
   common = kernels.COMMON | {'dataset': 'cifar10', 'num_test': 10_000}
   pixels = {
     'features': 'pixels',
@@ -93,7 +95,7 @@ def _random(common, examples, held_out, filters, exact):
   )
 
 
-def draw(entries, runs):
+def draw(entries: list[dict], runs: Runs):
   figure, (number, error, residual) = drawing.subplots(1, 3, height=3.8)
   colors = (*drawing.PALETTE, 'black')
   for color, entry in zip(colors, entries, strict=False):
@@ -120,7 +122,7 @@ def draw(entries, runs):
   return figure
 
 
-def findings(entries):
+def findings(entries: list[dict]) -> Iterator[str]:
   for entry in entries:
     ours, name = entry['ours'], entry['name']
     if ours['test_error'] is not None:

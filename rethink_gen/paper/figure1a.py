@@ -1,10 +1,12 @@
 """Figure 1(a): training loss of Inception on five kinds of data."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from rethink_gen.paper import scales
 from rethink_gen.reporting import differences, drawing
-from rethink_gen.reporting.artifacts import Column, Row
+from rethink_gen.reporting.artifacts import Column, Row, Run, Runs
 
 TITLE = 'Figure 1(a): Inception fits anything'
 ASKED = (
@@ -40,11 +42,11 @@ CAPTION = (
 )
 
 
-def rows(scale):
+def rows(scale: str) -> list[Row]:
   return [Row(config, config, scales.changes(scale, config)) for config in LABELS]
 
 
-def measure(runs, name, seed):
+def measure(runs: Runs, name: str, seed: int) -> dict[str, float | None]:
   steps, losses = _curve(runs[name, seed])
 
   def first_step(threshold):
@@ -58,7 +60,7 @@ def measure(runs, name, seed):
   }
 
 
-def interval(run):
+def interval(run: Run) -> int:
   """Number of steps over which the loss is averaged: 101 for 25,350 steps, at least 8."""
   return max(8, run.summary['steps'] // 250)
 
@@ -67,7 +69,7 @@ def _curve(run):
   return drawing.smooth(run.losses, interval(run))
 
 
-def draw(entries, runs):
+def draw(entries: list[dict], runs: Runs):
   figure, axes = drawing.subplots(1, 2)
   colors = dict(zip(LABELS, drawing.PALETTE, strict=False))
   for (name, seed), run in runs.items():
@@ -83,7 +85,7 @@ def draw(entries, runs):
   return figure
 
 
-def findings(entries):
+def findings(entries: list[dict]) -> Iterator[str]:
   yield from _order(entries)
   values = {entry['name']: entry['values']['steps_to_loss_0.1'] for entry in entries}
   for before, after in zip(LABELS, list(LABELS)[1:], strict=False):

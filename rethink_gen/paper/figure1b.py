@@ -1,11 +1,14 @@
 """Figure 1(b): how much longer corrupted labels take to fit; 1(c) shares the grid."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import scipy.signal
 
 from rethink_gen.paper import scales
 from rethink_gen.reporting import drawing
-from rethink_gen.reporting.artifacts import Column, Row
+from rethink_gen.reporting.artifacts import Column, Row, Run, Runs
 
 TITLE = 'Figure 1(b): how much longer corrupted labels take to fit'
 ASKED = (
@@ -32,13 +35,13 @@ CAPTION = (
 )
 
 
-def noise_levels(scale):
+def noise_levels(scale: str) -> tuple[float, ...]:
   """The probabilities p: the paper's eleven, or six at laptop scale."""
   step = 2 if scale == 'laptop' else 1
   return tuple(level / 10 for level in range(0, 11, step))
 
 
-def rows(scale):
+def rows(scale: str) -> list[Row]:
   return [_row(scale, model, noise) for model in MODELS for noise in noise_levels(scale)]
 
 
@@ -48,14 +51,14 @@ def _row(scale, model, noise):
   return Row(f'{model}_{noise:.1f}', model, changes)
 
 
-def label_noise(noise):
+def label_noise(noise: float) -> dict[str, Any]:
   """{field: value} for a noise level; empty at 0, which is a run on true labels."""
   if not noise:
     return {}
   return {'corruption.mode': 'partial_labels', 'corruption.label_noise': noise}
 
 
-def measure(runs, name, seed):
+def measure(runs: Runs, name: str, seed: int) -> dict[str, float | None]:
   model, _ = split(name)
   steps = steps_to_fit(runs[name, seed])
   base = runs.get((f'{model}_0.0', seed))
@@ -64,7 +67,7 @@ def measure(runs, name, seed):
   return {'slowdown': slowdown, 'steps_to_fit': steps}
 
 
-def steps_to_fit(run, threshold=CONVERGED):
+def steps_to_fit(run: Run, threshold: float = CONVERGED) -> int | None:
   """The step at which training accuracy reached a threshold, or None if it never did.
 
   Between the last evaluation below the threshold and the next one, the accuracy is that on
@@ -96,20 +99,20 @@ def steps_to_fit(run, threshold=CONVERGED):
   return int(steps[np.argmax(smooth[first:last] + shift >= threshold - 1e-9)])
 
 
-def smoothed(values, width):
+def smoothed(values: np.ndarray, width: int) -> np.ndarray:
   """Moving average over about `width` values, with a linear fit at both ends."""
   width = min(width, len(values))
   window = width - 1 + width % 2  # an odd number
   return scipy.signal.savgol_filter(values, window, polyorder=min(1, window - 1))
 
 
-def split(name):
+def split(name: str) -> tuple[str, float]:
   """(model, noise level) from a row's name."""
   model, _, noise = name.rpartition('_')
   return model, float(noise)
 
 
-def draw(entries, runs):
+def draw(entries: list[dict], runs: Runs):
   figure, axis = drawing.subplots()
   plot(axis, entries, 'slowdown')
   for (name, seed), run in runs.items():
@@ -124,7 +127,7 @@ def draw(entries, runs):
   return figure
 
 
-def plot(axis, entries, column):
+def plot(axis, entries: list[dict], column: str) -> None:
   """Plots a column against the noise level, one line per model, with its spread."""
   for model in MODELS:
     points = [
@@ -145,7 +148,7 @@ def plot(axis, entries, column):
       )
 
 
-def findings(entries):
+def findings(entries: list[dict]) -> Iterator[str]:
   for model in MODELS:
     mine = {split(e['name'])[1]: e for e in entries if e['config'] == model}
     last = mine.get(1.0)

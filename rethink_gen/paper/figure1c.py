@@ -1,8 +1,10 @@
 """Figure 1(c): test error against label noise, for the networks of figure 1(b)."""
 
+from collections.abc import Iterator
+
 from rethink_gen.paper import figure1b, scales, table1
 from rethink_gen.reporting import drawing
-from rethink_gen.reporting.artifacts import Column
+from rethink_gen.reporting.artifacts import Column, Row, Runs
 
 TITLE = 'Figure 1(c): test error grows with label noise'
 ASKED = (
@@ -23,7 +25,7 @@ CAPTION = (
 )
 
 
-def rows(scale):
+def rows(scale: str) -> list[Row]:
   """The grid of figure 1(b), with the paper's numbers at both ends."""
   true_labels = {
     model: {'test_error': 100 - test_accuracy}
@@ -42,11 +44,11 @@ def rows(scale):
   ]
 
 
-def measure(runs, name, seed):
+def measure(runs: Runs, name: str, seed: int) -> dict[str, float | None]:
   return {'test_error': 100 * (1 - runs[name, seed].summary['test_accuracy'])}
 
 
-def draw(entries, runs):
+def draw(entries: list[dict], runs: Runs):
   figure, axis = drawing.subplots()
   axis.axhline(90, linestyle=':', color='gray')
   figure1b.plot(axis, entries, 'test_error')
@@ -67,7 +69,7 @@ def draw(entries, runs):
   return figure
 
 
-def findings(entries):
+def findings(entries: list[dict]) -> Iterator[str]:
   for model in figure1b.MODELS:
     errors = {
       figure1b.split(entry['name'])[1]: entry['ours']['test_error']

@@ -1,8 +1,10 @@
 """Figure 2(a): early stopping on ImageNet, with and without regularizers."""
 
+from collections.abc import Iterator
+
 from rethink_gen.paper import figure2b, table2
 from rethink_gen.reporting import drawing
-from rethink_gen.reporting.artifacts import Row
+from rethink_gen.reporting.artifacts import Row, Runs
 
 TITLE = 'Figure 2(a): early stopping on ImageNet'
 ASKED = (
@@ -27,7 +29,7 @@ CAPTION = (
 SAYS, measure = table2.SAYS, figure2b.measure
 
 
-def rows(scale):
+def rows(scale: str) -> list[Row]:
   """Two rows of Table 2, whose runs are reused here."""
   return [_row(row) for row in table2.rows(scale) if row.name in NAMES]
 
@@ -39,10 +41,10 @@ def _row(row):
   return Row(row.name, row.config, row.changes, paper)
 
 
-def draw(entries, runs):
+def draw(entries: list[dict], runs: Runs):
   del entries
   return drawing.accuracy_curves(runs, NAMES)
 
 
-def findings(entries):
+def findings(entries: list[dict]) -> Iterator[str]:
   yield from figure2b.gains(entries, NAMES)

@@ -1,8 +1,11 @@
 """Figure 2(b): the small Inception with and without batch normalization."""
 
+from collections.abc import Iterator
+from typing import Any
+
 from rethink_gen.paper import scales, table1
 from rethink_gen.reporting import differences, drawing
-from rethink_gen.reporting.artifacts import Column, Row
+from rethink_gen.reporting.artifacts import Column, Row, Runs
 
 TITLE = 'Figure 2(b): batch normalization as a regularizer, and early stopping'
 ASKED = (
@@ -30,7 +33,7 @@ CAPTION = (
 )
 
 
-def rows(scale):
+def rows(scale: str) -> list[Row]:
   paper = {row.name: row.paper for row in table1.rows(scale)}
   return [
     Row(
@@ -43,12 +46,12 @@ def rows(scale):
   ]
 
 
-def curve(scale):
+def curve(scale: str) -> dict[str, Any]:
   """Evaluates after every epoch; at laptop scale as in Table 1, to share its runs."""
   return {} if scale == 'laptop' else {'eval_every': 1}
 
 
-def measure(runs, name, seed):
+def measure(runs: Runs, name: str, seed: int) -> dict[str, float | None]:
   summary = runs[name, seed].summary
   best, last = summary['best_test_accuracy'], summary['test_accuracy']
   return {
@@ -59,12 +62,12 @@ def measure(runs, name, seed):
   }
 
 
-def draw(entries, runs):
+def draw(entries: list[dict], runs: Runs):
   del entries
   return drawing.accuracy_curves(runs, {name: drawing.NAMES[name] for name in MODELS})
 
 
-def gains(entries, names):
+def gains(entries: list[dict], names: dict[str, str]) -> Iterator[str]:
   """One sentence per row on the gain from early stopping; names: {row: label}."""
   for entry in entries:
     if (gain := entry['ours']['early_stopping_gain']) is not None:
@@ -72,7 +75,7 @@ def gains(entries, names):
       yield f'{name}: early stopping would have gained {gain:z.2f} points.'
 
 
-def findings(entries):
+def findings(entries: list[dict]) -> Iterator[str]:
   yield from gains(entries, drawing.NAMES)
   values = {entry['name']: entry['values']['test_accuracy'] for entry in entries}
   difference = differences.paired(*(values.get(name, {}) for name in MODELS))

@@ -2,14 +2,17 @@
 
 import json
 import math
+import pathlib
 import time
+from collections.abc import Callable
 
 import numpy as np
 
 from rethink_gen import files
 from rethink_gen.data import sources
+from rethink_gen.data.sources import Dataset
 from rethink_gen.errors import BadInput
-from rethink_gen.reporting.artifacts import Column
+from rethink_gen.reporting.artifacts import Column, Runs
 from rethink_gen.text import format_duration
 from rethink_gen.theory import features, interpolation, significance
 
@@ -39,7 +42,7 @@ SELECTION = 10_000  # maximum number of training examples used to choose a bandw
 KINDS = ('pixels', 'gabor', 'convolutional')
 
 
-def check(settings):
+def check(settings: dict) -> None:
   """Raises BadInput for unusable settings of either kernel artifact."""
   check_settings(settings)
   data = sources.load(settings['dataset'])
@@ -60,7 +63,7 @@ def check(settings):
   )
 
 
-def check_settings(settings):
+def check_settings(settings: dict) -> None:
   """The part of `check` that does not need the data."""
   for name in ('num_train', 'num_test', 'landmarks', 'max_iterations'):
     if not settings[name] >= 1:
@@ -82,7 +85,7 @@ def check_settings(settings):
   check_features(settings)
 
 
-def check_features(settings):
+def check_features(settings: dict) -> None:
   if settings['features'] == 'convolutional':
     examples = settings['num_train'] - settings['held_out']
     if 8 * settings['filters'] < examples and 0 in settings['ridges']:
@@ -99,7 +102,7 @@ def check_features(settings):
     raise BadInput('bandwidths is empty, but it must hold at least one number.')
 
 
-def num_features(settings, shape):
+def num_features(settings: dict, shape: tuple[int, ...]) -> int:
   """Number of features in memory at once."""
   if settings['features'] == 'convolutional':
     return 8 * min(settings['filters'], settings['block'])
@@ -109,7 +112,7 @@ def num_features(settings, shape):
   return math.prod(shape)
 
 
-def expected_seconds(settings):
+def expected_seconds(settings: dict) -> float:
   """Estimated seconds on two CPU cores, at 10^11 multiplications per second and 12 GB/s."""
   examples, tests = settings['num_train'], settings['num_test'] + settings['held_out']
   shape = {'digits': (8, 8, 1), 'mnist': (28, 28, 1)}.get(settings['dataset'], (32, 32, 3))
@@ -125,7 +128,7 @@ def expected_seconds(settings):
   return 20 + work / 1e11 + ridges * 20 * (4 * examples**2 / 12e9)
 
 
-def compute(settings, folder, say):
+def compute(settings: dict, folder: pathlib.Path, say: Callable) -> dict:
   """Computes features and the Gram matrix, then solves for every ridge.
 
   Args:
@@ -180,7 +183,7 @@ def compute(settings, folder, say):
   }
 
 
-def split(data, settings):
+def split(data: Dataset, settings: dict) -> Dataset:
   """The requested number of examples; those held out are appended to the test set."""
   chosen = np.random.default_rng(settings['seed']).permutation(len(data.y_train))
   chosen = chosen[: settings['num_train']]
@@ -194,7 +197,13 @@ def split(data, settings):
   )
 
 
-def make_gram(data, settings, folder, seconds, say):
+def make_gram(
+  data: Dataset,
+  settings: dict,
+  folder: pathlib.Path,
+  seconds: dict[str, float],
+  say: Callable,
+) -> tuple[interpolation.Gram, np.ndarray, float | None]:
   """(Gram, the order of its training examples, bandwidth or None)."""
   layout = interpolation.make_layout(len(data.y_train))
   marks = interpolation.spread_landmarks(layout, settings['landmarks'])
@@ -209,7 +218,9 @@ def make_gram(data, settings, folder, seconds, say):
   return gram, order, bandwidth
 
 
-def convolutional_gram(data, settings, marks, say):
+def convolutional_gram(
+  data: Dataset, settings: dict, marks: np.ndarray, say: Callable
+) -> tuple[interpolation.Gram, np.ndarray]:
   gram = order = None
   blocks = features.convolutional(
     data.x_train,
@@ -230,12 +241,12 @@ def convolutional_gram(data, settings, marks, say):
   return gram, order
 
 
-def embed(data, settings):
+def embed(data: Dataset, settings: dict) -> tuple[np.ndarray, np.ndarray]:
   """float32 (n, d) features of training and test images, minus the training mean."""
   images = data.x_train, data.x_test
   if settings['features'] == 'gabor':
-    options = (settings[name] for name in ('wavelengths', 'orientations'))
-    options = *options, settings['window'], settings['stride']
+    names = ('wavelengths', 'orientations', 'window', 'stride')
+    options = [settings[name] for name in names]
     train, test = (features.gabor(each, *options) for each in images)
   else:
     train, test = (each.reshape(len(each), -1).astype(np.float32) / 255 for each in images)
@@ -243,7 +254,13 @@ def embed(data, settings):
   return train - center, test - center
 
 
-def choose_bandwidth(train, labels, bandwidths, folder, say):
+def choose_bandwidth(
+  train: np.ndarray,
+  labels: np.ndarray,
+  bandwidths: list[float],
+  folder: pathlib.Path,
+  say: Callable,
+) -> float:
   """The bandwidth with the lowest error on training examples held out for this choice.
 
   Four fifths of the first SELECTION training examples are fitted exactly (with a ridge of
@@ -267,13 +284,17 @@ def choose_bandwidth(train, labels, bandwidths, folder, say):
   return best
 
 
-def misclassified(gram, alpha, labels):
+def misclassified(
+  gram: interpolation.Gram, alpha: np.ndarray, labels: np.ndarray
+) -> np.ndarray:
   """bool (n,): which test examples, then held-out examples, are misclassified."""
   guesses = np.argmax(np.asarray(interpolation.predict(gram.tests, alpha)), 0)
   return guesses[: len(labels)] != labels
 
 
-def test_errors(gram, alpha, labels, num_test):
+def test_errors(
+  gram: interpolation.Gram, alpha: np.ndarray, labels: np.ndarray, num_test: int
+) -> dict[str, float]:
   """{'test_error'}, and 'held_out_error' if examples are held out, as fractions."""
   wrong = misclassified(gram, alpha, labels)
   errors = {'test_error': float(wrong[:num_test].mean())}
@@ -282,7 +303,9 @@ def test_errors(gram, alpha, labels, num_test):
   return errors
 
 
-def describe(ridge, history, errors, tolerance):
+def describe(
+  ridge: float, history: list[dict], errors: dict[str, float], tolerance: float
+) -> str:
   last = history[-1]
   line = (
     f'ridge {ridge:g}, iteration {len(history)}: relative residual {last["residual"]:.1e}, '
@@ -294,7 +317,14 @@ def describe(ridge, history, errors, tolerance):
   return line
 
 
-def summarize(gram, alpha, targets, ridge, history, tolerance):
+def summarize(
+  gram: interpolation.Gram,
+  alpha: np.ndarray,
+  targets: np.ndarray,
+  ridge: float,
+  history: list[dict],
+  tolerance: float,
+) -> dict:
   """One point of the ridge path, as plain JSON."""
   last = history[-1]
   per_class, norm = interpolation.norms(alpha[:, : gram.layout.examples], targets, ridge)
@@ -315,12 +345,12 @@ def summarize(gram, alpha, targets, ridge, history, tolerance):
   return point
 
 
-def standard_error(error, count):
+def standard_error(error: float, count: int) -> float:
   """Standard error of an error rate (a fraction) measured on `count` examples."""
   return math.sqrt(error * (1 - error) / count)
 
 
-def measure(runs, name, seed):
+def measure(runs: Runs, name: str, seed: int) -> dict[str, float | None]:
   """The numbers at ridge 0, and the test error and p-value at the best positive ridge.
 
   The best ridge is chosen on held-out examples if there are any. Otherwise it is chosen on
@@ -353,11 +383,11 @@ def measure(runs, name, seed):
   return measured
 
 
-def summaries(runs, name):
+def summaries(runs: Runs, name: str) -> list[dict]:
   return [run.summary for (other, _), run in runs.items() if other == name]
 
 
-def plot_path(axis, summary, column, color, label):
+def plot_path(axis, summary: dict, column: str, color: str, label: str) -> None:
   """Plots a column of the ridge path; ridge 0 is at the left end of a logarithmic axis."""
   ridges = [point['ridge'] for point in summary['path']]
   scale = 100 if column.endswith('error') else 1
@@ -368,7 +398,7 @@ def plot_path(axis, summary, column, color, label):
   axis.set(xlabel='ridge λ')
 
 
-def plot_residuals(axis, summary, color):
+def plot_residuals(axis, summary: dict, color: str) -> None:
   for point in summary['path']:
     if point['ridge'] == 0:
       numbers = range(1, point['iterations'] + 1)

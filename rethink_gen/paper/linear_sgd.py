@@ -1,12 +1,15 @@
 """Section 5: SGD on linear models, started at zero, finds the minimum-norm solution."""
 
+import pathlib
+from collections.abc import Callable, Iterator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from rethink_gen.data import preprocess, sources
 from rethink_gen.reporting import drawing
-from rethink_gen.reporting.artifacts import Column, Row
+from rethink_gen.reporting.artifacts import Column, Row, Runs
 from rethink_gen.theory import linear
 
 TITLE = 'Linear models: the solution that SGD finds'
@@ -40,7 +43,7 @@ SAYS = {
 STARTS = {'zero': 0.0, 'random': 1.0}
 
 
-def rows(scale):
+def rows(scale: str) -> list[Row]:
   if scale == 'smoke':
     settings = {'dataset': 'digits', 'num_train': 10, 'steps_per_record': 200}
   else:
@@ -51,15 +54,15 @@ def rows(scale):
   ]
 
 
-def check(settings):
+def check(settings: dict) -> None:
   sources.load(settings['dataset'])
 
 
-def expected_seconds(settings):
+def expected_seconds(settings: dict) -> float:
   return 5 + 100 * settings['steps_per_record'] * 1e-5
 
 
-def compute(settings, folder, say):
+def compute(settings: dict, folder: pathlib.Path, say: Callable) -> dict:
   """Regresses centered class indices on per-image standardized images."""
   del folder, say  # takes only seconds
   data = sources.load(settings['dataset'])
@@ -105,11 +108,11 @@ def _solve(x, y, settings):
   }
 
 
-def measure(runs, name, seed):
+def measure(runs: Runs, name: str, seed: int) -> dict[str, float | None]:
   return {column: runs[name, seed].summary[column] for column in COLUMNS}
 
 
-def draw(entries, runs):
+def draw(entries: list[dict], runs: Runs):
   figure, axis = drawing.subplots()
   colors = dict(zip(STARTS, drawing.PALETTE, strict=False))
   for (name, seed), run in runs.items():
@@ -123,7 +126,7 @@ def draw(entries, runs):
   return figure
 
 
-def findings(entries):
+def findings(entries: list[dict]) -> Iterator[str]:
   ours = {e['name']: e['ours'] for e in entries if e['ours']['norm'] is not None}
   if 'zero' in ours:
     yield (

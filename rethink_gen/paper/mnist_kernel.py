@@ -1,10 +1,11 @@
 """Section 5: a Gaussian kernel machine that fits MNIST without any regularization."""
 
 import math
+from collections.abc import Iterator
 
 from rethink_gen.paper import kernels
 from rethink_gen.reporting import drawing
-from rethink_gen.reporting.artifacts import Row
+from rethink_gen.reporting.artifacts import Row, Runs
 
 check, compute = kernels.check, kernels.compute
 expected_seconds, measure = kernels.expected_seconds, kernels.measure
@@ -44,7 +45,7 @@ GABOR = {
 }
 
 
-def rows(scale):
+def rows(scale: str) -> list[Row]:
   data = {'dataset': 'mnist', 'num_train': 60_000, 'num_test': 10_000}
   pixels, wavelets = {'features': 'pixels', 'bandwidths': [0.02]}, GABOR
   if scale == 'smoke':
@@ -69,7 +70,7 @@ def rows(scale):
   ]
 
 
-def draw(entries, runs):
+def draw(entries: list[dict], runs: Runs):
   figure, (error, norm, residual) = drawing.subplots(1, 3)
   for color, entry in zip(drawing.PALETTE, entries, strict=False):
     for summary in kernels.summaries(runs, entry['name']):
@@ -82,7 +83,7 @@ def draw(entries, runs):
   return figure
 
 
-def findings(entries):
+def findings(entries: list[dict]) -> Iterator[str]:
   ours = {e['name']: e['ours'] for e in entries if e['ours']['test_error'] is not None}
   for name, numbers in ours.items():
     yield (

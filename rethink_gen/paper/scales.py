@@ -1,5 +1,7 @@
 """Scales: how much data an artifact's rows train on, and for how long."""
 
+from typing import Any
+
 from rethink_gen import config as config_lib
 
 # The paper gives no coefficient. On random labels, this one cost the MLP 1x512 0.11 points
@@ -29,7 +31,7 @@ DIGITS = {
   'batch_size': 32,
   'num_epochs': 2,
 }
-SMOKE = {
+SMOKE: dict[str, dict[str, Any]] = {
   # Two modules, one of each kind, which compile in seconds.
   'inception': DIGITS | {'model.modules': '16+16 16'},
   'alexnet': DIGITS,
@@ -44,7 +46,7 @@ INCEPTION = {
   'num_epochs': 30,
   'eval_every': 3,
 }
-LAPTOP = {
+LAPTOP: dict[str, dict[str, Any]] = {
   'inception': INCEPTION,
   'alexnet': {
     'dataset.num_train': 5_000,
@@ -57,21 +59,21 @@ LAPTOP = {
   'mlp': {'eval_every': 20},
 }
 # Inception: 25,000 steps, where figure 1(a) ends and the loss no longer changes.
-FULL = {
+FULL: dict[str, dict[str, Any]] = {
   'inception': {'num_epochs': 65},
   'alexnet': {},
   'mlp': {},
 }
 
 
-def changes(scale, config):
+def changes(scale: str, config: str) -> dict[str, Any]:
   """{field: value} to change in configs/CONFIG.py for a scale."""
   by_model = {'smoke': SMOKE, 'laptop': LAPTOP, 'full': FULL}[scale]
   model = config_lib.named(config).model.name
   return {'stop_at_train_accuracy': None} | by_model[model]
 
 
-def comparable(paper, changes):
+def comparable(paper: dict[str, float], changes: dict[str, Any]) -> dict[str, float]:
   """The paper's numbers that a row can be compared to: on a subset, no test accuracy.
 
   Args:
@@ -84,7 +86,7 @@ def comparable(paper, changes):
   return {column: value for column, value in paper.items() if 'test' not in column}
 
 
-def noise_level(scale, config):
+def noise_level(scale: str, config: str) -> dict[str, Any]:
   """{field: value} specific to figures 1(b) and 1(c): many runs, each until it fits."""
   laptop = {
     'inception': {'num_epochs': 40},

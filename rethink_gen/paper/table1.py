@@ -1,8 +1,10 @@
 """Table 1: networks on CIFAR-10, with and without regularizers, and on random labels."""
 
+from collections.abc import Iterator
+
 from rethink_gen.paper import scales
 from rethink_gen.reporting import differences, drawing
-from rethink_gen.reporting.artifacts import Column, Row
+from rethink_gen.reporting.artifacts import Column, Row, Runs
 from rethink_gen.text import format_range
 
 TITLE = 'Table 1: the same networks learn and memorize CIFAR-10'
@@ -44,7 +46,7 @@ PAPER = (
 )
 
 
-def rows(scale):
+def rows(scale: str) -> list[Row]:
   return [_row(scale, *line) for line in PAPER]
 
 
@@ -64,12 +66,12 @@ def _row(scale, model, crop, decay, random, train_accuracy, test_accuracy):
   )
 
 
-def measure(runs, name, seed):
+def measure(runs: Runs, name: str, seed: int) -> dict[str, float | None]:
   summary = runs[name, seed].summary
   return {column: 100 * summary[column] for column in COLUMNS}
 
 
-def draw(entries, runs):
+def draw(entries: list[dict], runs: Runs):
   del runs
   labels = {column: f'{label} (%)' for column, (label, *_) in COLUMNS.items()}
   return drawing.beside_the_paper(entries, labels)
@@ -81,7 +83,7 @@ CAPTION = (
 )
 
 
-def findings(entries):
+def findings(entries: list[dict]) -> Iterator[str]:
   """What the numbers say, one sentence each."""
   measured = [entry for entry in entries if None not in entry['ours'].values()]
   random = [e['ours'] for e in measured if e['config'].endswith('_random')]

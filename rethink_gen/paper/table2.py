@@ -1,7 +1,9 @@
 """Table 2: Inception V3 on ImageNet, on true and random labels and without regularizers."""
 
+from collections.abc import Iterator
+
 from rethink_gen.reporting import drawing
-from rethink_gen.reporting.artifacts import Column, Row
+from rethink_gen.reporting.artifacts import Column, Row, Runs
 from rethink_gen.text import format_range
 
 TITLE = 'Table 2: Inception V3 learns and memorizes ImageNet'
@@ -93,14 +95,14 @@ SCALES = {
 }
 
 
-def rows(scale):
+def rows(scale: str) -> list[Row]:
   return [
     Row(name, config, changes | SCALES[scale], dict(zip(COLUMNS, paper, strict=False)))
     for name, (config, changes, paper) in ROWS.items()
   ]
 
 
-def measure(runs, name, seed):
+def measure(runs: Runs, name: str, seed: int) -> dict[str, float | None]:
   records = runs[name, seed].records
   numbers = {
     f'best_{column}': max(record[column] for record in records)
@@ -109,13 +111,13 @@ def measure(runs, name, seed):
   return {column: 100 * numbers[column] for column in COLUMNS}
 
 
-def draw(entries, runs):
+def draw(entries: list[dict], runs: Runs):
   del runs
   labels = {c: f'{COLUMNS[c][0]} (%)' for c in ('train_accuracy', 'test_accuracy')}
   return drawing.beside_the_paper(entries, labels)
 
 
-def findings(entries):
+def findings(entries: list[dict]) -> Iterator[str]:
   """What the numbers say, one sentence each."""
   ours = {e['name']: e['ours'] for e in entries if e['ours']['test_accuracy'] is not None}
   if {'true', 'true_augmentation_dropout_decay'} <= ours.keys():

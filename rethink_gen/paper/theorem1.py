@@ -4,14 +4,17 @@ The theorem is about two layers. Its corollary covers every depth with O(n + d) 
 the paper gives a number to compare with at depth two only.
 """
 
+import pathlib
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 from rethink_gen.data import corruption, sources
 from rethink_gen.errors import BadInput
 from rethink_gen.reporting import drawing
-from rethink_gen.reporting.artifacts import Column, Row
+from rethink_gen.reporting.artifacts import Column, Row, Runs
 from rethink_gen.theory import expressivity
 
 TITLE = 'Theorem 1: 2n + d weights fit any labels'
@@ -46,8 +49,8 @@ SAYS = {
 }
 
 
-def rows(scale):
-  data = (
+def rows(scale: str) -> list[Row]:
+  data: dict[str, Any] = (
     {'dataset': 'digits', 'num_train': 500}
     if scale == 'smoke'
     else {'dataset': 'cifar10', 'num_train': 50_000}
@@ -66,17 +69,17 @@ def rows(scale):
   ]
 
 
-def check(settings):
+def check(settings: dict) -> None:
   if settings['num_train'] < 1:
     raise BadInput(f'num_train is {settings["num_train"]}, but it must be at least 1.')
   sources.load(settings['dataset'])
 
 
-def expected_seconds(settings):
+def expected_seconds(settings: dict) -> float:
   return 2 + 3e-9 * settings['num_train'] ** 2
 
 
-def compute(settings, folder, say):
+def compute(settings: dict, folder: pathlib.Path, say: Callable) -> dict:
   """Fits random labels; outputs are class indices, rounded to the nearest class."""
   del folder  # takes only seconds
   original = sources.load(settings['dataset'])
@@ -128,7 +131,7 @@ def _layer(name):
   return int(name.rpartition('_')[2]) if '_' in name else -1
 
 
-def measure(runs, name, seed):
+def measure(runs: Runs, name: str, seed: int) -> dict[str, float | None]:
   summary = runs[name, seed].summary
   return {
     column: summary[column] * (100 if unit == '%' else 1)
@@ -136,7 +139,7 @@ def measure(runs, name, seed):
   }
 
 
-def draw(entries, runs):
+def draw(entries: list[dict], runs: Runs):
   figure, (function, slopes) = drawing.subplots(1, 2)
   if runs:
     summary = next(iter(runs.values())).summary
@@ -150,7 +153,7 @@ def draw(entries, runs):
   return figure
 
 
-def findings(entries):
+def findings(entries: list[dict]) -> Iterator[str]:
   for entry in entries:
     ours = entry['ours']
     if ours['weights'] is not None:

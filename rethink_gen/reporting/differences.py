@@ -13,7 +13,9 @@ class Difference(NamedTuple):
   seeds: int
 
 
-def paired(first, second):
+def paired(
+  first: dict[int, float | None], second: dict[int, float | None]
+) -> Difference | None:
   """The Difference first - second of {seed: value or None}; None if no seed has both."""
   each = [
     value - second[seed]
@@ -26,7 +28,7 @@ def paired(first, second):
   return Difference(statistics.mean(each), error, len(each))
 
 
-def describe(difference, unit):
+def describe(difference: Difference, unit: str) -> str:
   """'+3.20 ± 0.40 points (standard error, 3 seeds)', or '+3.20 points (one run each)'."""
   if difference.error is None:
     return f'{difference.mean:+z.2f} {unit} (one run each)'

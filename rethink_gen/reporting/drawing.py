@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from rethink_gen.reporting.artifacts import Runs
+
 # Distinguishable by color-blind readers (Okabe and Ito).
 PALETTE = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9')
 COLORS = dict(
@@ -18,7 +20,7 @@ NAMES = {
   'mlp_1x512': 'MLP 1×512',
   'mlp_3x512': 'MLP 3×512',
 }
-STYLE = {
+STYLE: dict = {
   'axes.axisbelow': True,
   'axes.grid': True,
   'axes.spines.right': False,
@@ -33,7 +35,7 @@ STYLE = {
 WIDTH = 8.0  # inches
 
 
-def subplots(rows=1, columns=1, height=3.2, **options):
+def subplots(rows: int = 1, columns: int = 1, height: float = 3.2, **options):
   """(figure, axes), as from matplotlib.pyplot but without its global state."""
   import matplotlib.figure
 
@@ -42,20 +44,20 @@ def subplots(rows=1, columns=1, height=3.2, **options):
     return figure, figure.subplots(rows, columns, **options)
 
 
-def save(figure, path, **options):
+def save(figure, path, **options) -> None:
   import matplotlib
 
   with matplotlib.rc_context(STYLE):
     figure.savefig(path, **options)
 
 
-def legend(axis, **options):
+def legend(axis, **options) -> None:
   """Adds a legend if anything drawn has a label."""
   if axis.get_legend_handles_labels()[0]:
     axis.legend(frameon=False, **options)
 
 
-def beside_the_paper(entries, columns):
+def beside_the_paper(entries: list[dict], columns: dict[str, str]):
   """A panel per {column: label}, a line per row; open circles: the paper, dots: ours."""
   height = 0.28 * len(entries) + 1.2
   figure, axes = subplots(1, len(columns), height=height, sharey=True, squeeze=False)
@@ -76,7 +78,7 @@ def beside_the_paper(entries, columns):
   return figure
 
 
-def accuracy_curves(runs, names):
+def accuracy_curves(runs: Runs, names: dict[str, str]):
   """Training and test accuracy against epochs for {(row, seed): Run}, one color per row.
 
   The gap from the test accuracy up to its running maximum is shaded; names: {row: label}.
@@ -98,7 +100,7 @@ def accuracy_curves(runs, names):
   return figure
 
 
-def smooth(losses, interval):
+def smooth(losses: np.ndarray, interval: int) -> tuple[np.ndarray, np.ndarray]:
   """(steps, losses): means over intervals of `interval` steps, and where those end."""
   interval = max(1, min(interval, len(losses)))
   count = len(losses) // interval

@@ -12,7 +12,7 @@ from rethink_gen import files
 from rethink_gen.reporting import drawing
 
 
-def image(figure, kind):
+def image(figure, kind: str) -> bytes:
   """A matplotlib figure as the bytes of an image; `kind` is 'png' or 'svg'."""
   content = io.BytesIO()
   # Without a date, the same runs give the same file.
@@ -21,13 +21,13 @@ def image(figure, kind):
   return content.getvalue()
 
 
-def data_uri(content, kind):
+def data_uri(content: bytes, kind: str) -> str:
   """A data URI that embeds an image in a page; `kind` as for `image`."""
   mime = {'png': 'image/png', 'svg': 'image/svg+xml'}[kind]
   return f'data:{mime};base64,{base64.b64encode(content).decode()}'
 
 
-def render(template, **values):
+def render(template: pathlib.Path, **values) -> str:
   """Renders a jinja2 template file with these values, the style and the versions."""
   style = pathlib.Path(__file__).with_name('style.css').read_text('utf-8')
   environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
@@ -38,6 +38,6 @@ def render(template, **values):
   )
 
 
-def write(path, text):
+def write(path: pathlib.Path, text: str) -> None:
   """Writes UTF-8 whatever the locale; non-UTF-8 bytes in a path are preserved."""
   files.write_bytes(path, text.encode('utf-8', 'surrogateescape'))

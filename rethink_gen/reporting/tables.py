@@ -1,10 +1,13 @@
 """Result tables as text and Markdown."""
 
+from rethink_gen.reporting.artifacts import Column
 from rethink_gen.text import format_duration
 from rethink_gen.train import summaries
 
 
-def make_table(columns, entries):
+def make_table(
+  columns: dict[str, Column], entries: list[dict]
+) -> tuple[list[str], list[list[str]]]:
   """(header, lines) of text: ours, with the paper's number and the difference if given."""
   header = ['row']
   for column, (label, unit, _) in columns.items():
@@ -44,7 +47,7 @@ def make_table(columns, entries):
   return header, lines
 
 
-def number(value, unit, form):
+def number(value: float | None, unit: str, form: str) -> str:
   """A number as the tables show it; less than 100 % is never rounded up to 100 %."""
   if value is None:
     return '–'
@@ -54,7 +57,7 @@ def number(value, unit, form):
   return f'{float(value):{sign}z{form.removeprefix("+")}}'  # z: no -0.00
 
 
-def to_markdown(header, lines):
+def to_markdown(header: list[str], lines: list[list[str]]) -> str:
   header, *lines = (
     [cell.replace('|', r'\|') for cell in line] for line in (header, *lines)
   )

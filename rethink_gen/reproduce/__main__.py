@@ -34,6 +34,7 @@ from rethink_gen import cli
 from rethink_gen import config as config_lib
 from rethink_gen.errors import BadInput
 from rethink_gen.paper import scales
+from rethink_gen.reporting.artifacts import Row
 from rethink_gen.reproduce import grid, report, training
 from rethink_gen.reproduce.registry import ARTIFACTS
 
@@ -85,14 +86,14 @@ SHARD = flags.DEFINE_string('shard', None, 'i/n: run only the i-th of n parts of
 COLLECT = flags.DEFINE_bool('collect', False, 'Run nothing; only report the finished runs.')
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   del argv
   cli.setup()
   workdir = pathlib.Path(WORKDIR.value or f'runs/paper_{SCALE.value}')
   cli.call(reproduce, workdir)
 
 
-def reproduce(workdir):
+def reproduce(workdir: pathlib.Path) -> None:
   """Runs the requested grids, then writes their results."""
   names = list(ARTIFACTS) if ARTIFACT.value == 'all' else [ARTIFACT.value]
   rows = pick({name: ARTIFACTS[name].rows(SCALE.value) for name in names})
@@ -125,7 +126,7 @@ def reproduce(workdir):
   report.write(workdir, SCALE.value, rows, runs, command)
 
 
-def pick(rows):
+def pick(rows: dict[str, list[Row]]) -> dict[str, list[Row]]:
   """Keeps the rows selected by --rows and drops artifacts left without any."""
   if ROWS.value is None:
     return rows
@@ -145,7 +146,7 @@ def pick(rows):
   return {name: of_one for name, of_one in picked.items() if of_one}
 
 
-def change(rows):
+def change(rows: dict[str, list[Row]]) -> dict[str, list[Row]]:
   """The rows with --precision and --set applied on top of their own changes."""
   changes = dict(map(cli.parse_change, SET.value))
   if PRECISION.value:
@@ -165,7 +166,7 @@ def change(rows):
   return changed
 
 
-def take_shard(jobs):
+def take_shard(jobs: dict[pathlib.Path, grid.Job]) -> dict[pathlib.Path, grid.Job]:
   """Every n-th of the jobs, starting with the i-th."""
   found = re.fullmatch(r'(\d+)/(\d+)', SHARD.value)
   if not found or not 1 <= int(found[1]) <= int(found[2]):
@@ -176,7 +177,7 @@ def take_shard(jobs):
   return dict(list(jobs.items())[part - 1 :: parts])
 
 
-def parse(argv):
+def parse(argv: list[str]) -> list[str]:
   """Parses absl's flags from the command line; reports any error in one sentence."""
   rest = cli.parse_flags(argv)
   if ARTIFACT.value is None:

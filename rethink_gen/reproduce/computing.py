@@ -4,26 +4,28 @@ The result goes into summary.json, in a folder like that of a training run. The 
 may store its progress in that folder and resume from it after a kill.
 """
 
+import pathlib
 import time
 
 import jax
 
 from rethink_gen import files
+from rethink_gen.reporting.artifacts import Row
 from rethink_gen.train import summaries, workdirs
 
 
-def make_settings(row, seed):
+def make_settings(row: Row, seed: int) -> dict:
   """Everything that determines the result, as plain JSON."""
   return row.changes | {'seed': seed}
 
 
-def check(job, folder):
+def check(job, folder: pathlib.Path) -> None:
   """Raises BadInput for settings that `run` would reject."""
   workdirs.check_folder(folder.absolute())
   job.artifact.check(job.settings)
 
 
-def run(job, folder, title):
+def run(job, folder: pathlib.Path, title: str) -> dict:
   """Runs the computation and returns its summary.
 
   Raises:
@@ -47,22 +49,22 @@ def run(job, folder, title):
   return summary
 
 
-def group(job, runs_at_once):
+def group(job, runs_at_once: int | None) -> tuple[None, int]:
   """(key, most) as in `training.group`: computed rows run one at a time."""
   del job, runs_at_once
   return None, 1
 
 
-def describe(summary):
+def describe(summary: dict) -> str:
   del summary  # the table has the numbers
   return 'computed'
 
 
-def plan(job):
+def plan(job) -> str:
   return ', '.join(f'{name} {value}' for name, value in job.settings.items())
 
 
-def expected_seconds(job, jobs, seconds):
+def expected_seconds(job, jobs: dict, seconds: dict[pathlib.Path, float]) -> float:
   """The artifact's estimate, scaled by actual over estimated time of its finished jobs.
 
   Finished jobs are those of the same artifact in `seconds`; before the first, the estimate

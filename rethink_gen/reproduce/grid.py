@@ -7,13 +7,16 @@ and runs from another machine are found.
 
 import hashlib
 import json
+import os
 import pathlib
 import statistics
 import time
 from typing import Any, NamedTuple
 
+from ml_collections import config_dict
+
 from rethink_gen import config as config_lib
-from rethink_gen.reporting import artifacts
+from rethink_gen.reporting.artifacts import Artifact, Row, Run, Runs
 from rethink_gen.reproduce import computing, training
 from rethink_gen.text import format_duration
 from rethink_gen.train import example_history, metrics
@@ -28,16 +31,18 @@ class Job(NamedTuple):
   kind: Any  # the module training or computing
 
 
-def num_seeds(artifact, scale):
+def num_seeds(artifact: Artifact, scale: str) -> int:
   """How many seeds an artifact's claim needs at a scale; 1 unless it specifies more."""
   return getattr(artifact, 'SEEDS', {}).get(scale, 1)
 
 
-def kind_of(artifact):
+def kind_of(artifact: Artifact) -> Any:
   return computing if hasattr(artifact, 'compute') else training
 
 
-def make_grid(artifact, rows, num_seeds, workdir):
+def make_grid(
+  artifact: Artifact, rows: list[Row], num_seeds: int, workdir: str | os.PathLike
+) -> dict[tuple[str, int], tuple[pathlib.Path, Any]]:
   """{(row name, seed): (folder, settings)}, in the order of execution."""
   kind = kind_of(artifact)
   return {
@@ -48,7 +53,7 @@ def make_grid(artifact, rows, num_seeds, workdir):
   }
 
 
-def folder_name(row, settings):
+def folder_name(row: Row, settings: config_dict.ConfigDict | dict) -> str:
   """NAME-DIGEST: the same for the same settings, wherever the data set is stored.
 
   The digest covers only fields that differ from their defaults, so that finished runs are
@@ -58,7 +63,9 @@ def folder_name(row, settings):
   return f'{row.config}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}'
 
 
-def make_jobs(artifact, rows, num_seeds, workdir):
+def make_jobs(
+  artifact: Artifact, rows: list[Row], num_seeds: int, workdir: str | os.PathLike
+) -> dict[pathlib.Path, Job]:
   """{folder: Job}: the distinct runs of a grid, in order."""
   jobs = {}
   for (name, seed), (folder, settings) in make_grid(
@@ -69,13 +76,13 @@ def make_jobs(artifact, rows, num_seeds, workdir):
   return jobs
 
 
-def check(jobs):
+def check(jobs: dict[pathlib.Path, Job]) -> None:
   """Raises BadInput before the grid starts for anything that would stop it later."""
   for folder, job in jobs.items():
     job.kind.check(job, folder)
 
 
-def run_all(jobs, runs_at_once=None):
+def run_all(jobs: dict[pathlib.Path, Job], runs_at_once: int | None = None) -> None:
   """Runs what is missing, printing a line for each; a diverged run does not stop the rest.
 
   Args:
@@ -113,7 +120,9 @@ def run_all(jobs, runs_at_once=None):
       )
 
 
-def make_groups(jobs, runs_at_once):
+def make_groups(
+  jobs: dict[pathlib.Path, Job], runs_at_once: int | None
+) -> list[dict[pathlib.Path, Job]]:
   """[{folder: Job}, ...]: jobs that train together, ordered by the first of each group."""
   groups = {}
   for folder, job in jobs.items():
@@ -139,7 +148,9 @@ def _finished_seconds(jobs):
   }
 
 
-def seconds_left(jobs, seconds):
+def seconds_left(
+  jobs: dict[pathlib.Path, Job], seconds: dict[pathlib.Path, float]
+) -> float:
   """Estimated seconds for the jobs that are not in `seconds`."""
   return sum(
     job.kind.expected_seconds(job, jobs, seconds)
@@ -148,7 +159,7 @@ def seconds_left(jobs, seconds):
   )
 
 
-def print_plan(jobs):
+def print_plan(jobs: dict[pathlib.Path, Job]) -> None:
   """Prints what would run, and about how long it would take."""
   finished = _finished_seconds(jobs)
   width = max((len(job.label) for job in jobs.values()), default=0)
@@ -166,12 +177,12 @@ def print_plan(jobs):
   )
 
 
-def read(folder):
+def read(folder: str | os.PathLike) -> Run | None:
   """The Run in a folder, or None if it has not finished."""
   folder = pathlib.Path(folder)
   if not (folder / 'summary.json').exists():
     return None
-  return artifacts.Run(
+  return Run(
     config=json.loads((folder / 'config.json').read_text()),
     summary=json.loads((folder / 'summary.json').read_text()),
     records=metrics.read_records(folder),
@@ -181,14 +192,16 @@ def read(folder):
   )
 
 
-def collect(artifact, rows, num_seeds, workdir):
+def collect(
+  artifact: Artifact, rows: list[Row], num_seeds: int, workdir: str | os.PathLike
+) -> Runs:
   """{(row name, seed): Run} of all finished runs."""
   folders = make_grid(artifact, rows, num_seeds, workdir)
   runs = {key: read(folder) for key, (folder, _) in folders.items()}
   return {key: run for key, run in runs.items() if run is not None}
 
 
-def make_entries(artifact, rows, runs):
+def make_entries(artifact: Artifact, rows: list[Row], runs: Runs) -> list[dict]:
   """One dict per row, as in results.json: the paper's numbers, ours, the difference.
 
   `ours` is the mean over seeds, or None unless every seed that was run has a number. `std`

@@ -9,11 +9,18 @@ from rethink_gen import files
 from rethink_gen.errors import BadInput
 from rethink_gen.paper import scales
 from rethink_gen.reporting import drawing, pages, tables
+from rethink_gen.reporting.artifacts import Artifact, Row, Run, Runs
 from rethink_gen.reproduce import grid
 from rethink_gen.reproduce.registry import ARTIFACTS
 
 
-def write(workdir, scale, rows, runs, command):
+def write(
+  workdir: pathlib.Path,
+  scale: str,
+  rows: dict[str, list[Row]],
+  runs: dict[str, Runs],
+  command: str,
+) -> None:
   """Writes and prints the results of artifacts.
 
   Args:
@@ -62,12 +69,12 @@ def write(workdir, scale, rows, runs, command):
   print(f'\nThe report is in {where}/report.html')
 
 
-def says(artifact, scale):
+def says(artifact: Artifact, scale: str) -> str:
   """What the scale means: in the artifact's own words, or in those for training runs."""
   return getattr(artifact, 'SAYS', scales.SAYS)[scale]
 
 
-def make_section(name, scale, rows, runs):
+def make_section(name: str, scale: str, rows: list[Row], runs: Runs) -> dict:
   """What a report shows for one artifact, in the form that the template expects."""
   artifact = ARTIFACTS[name]
   entries = grid.make_entries(artifact, rows, runs)
@@ -104,7 +111,7 @@ def make_section(name, scale, rows, runs):
   }
 
 
-def make_details(row, entry, runs):
+def make_details(row: Row, entry: dict, runs: Runs) -> dict[str, str]:
   """What the report shows for a row: its config and its curves."""
   mine = {seed: run for (name, seed), run in runs.items() if name == row.name}
   text = json.dumps(next(iter(mine.values())).config, indent=2) if mine else ''
@@ -123,7 +130,7 @@ def make_details(row, entry, runs):
   }
 
 
-def draw_curves(runs):
+def draw_curves(runs: dict[int, Run]):
   """Plots the training loss on batches and the evaluated accuracies of a row's seeds."""
   figure, (loss, accuracy) = drawing.subplots(1, 2, height=1.9)
   for run in runs.values():
@@ -138,7 +145,7 @@ def draw_curves(runs):
   return figure
 
 
-def render(sections, command):
+def render(sections: list[dict], command: str) -> str:
   """The text of report.html."""
   template = pathlib.Path(__file__).with_name('report.html')
   return pages.render(template, sections=sections, command=command)

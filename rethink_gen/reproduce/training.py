@@ -1,13 +1,16 @@
 """Rows that are training runs: a modified named config, trained by `rethink_gen.train`."""
 
 import functools
+import pathlib
 
 import jax
+from ml_collections import config_dict
 
 from rethink_gen import config as config_lib
 from rethink_gen import train
 from rethink_gen.data import sources
 from rethink_gen.progress import progress_bar
+from rethink_gen.reporting.artifacts import Row
 from rethink_gen.text import format_percent
 from rethink_gen.train import loading, vmapped, workdirs
 from rethink_gen.train import summaries as summaries_lib
@@ -28,7 +31,7 @@ PACES = {
 }
 
 
-def make_settings(row, seed):
+def make_settings(row: Row, seed: int) -> config_dict.ConfigDict:
   """The ConfigDict of a row; the seed is used for the run and for the corruption."""
   config = config_lib.named(row.config)
   config.update_from_flattened_dict(row.changes)
@@ -36,7 +39,7 @@ def make_settings(row, seed):
   return config
 
 
-def check(job, folder):
+def check(job, folder: pathlib.Path) -> None:
   """Raises BadInput where `run` would."""
   config = job.settings
   config_lib.validate(config)
@@ -50,12 +53,12 @@ def check(job, folder):
 _load_once = functools.cache(lambda *data_set: bool(sources.load(*data_set)))
 
 
-def run(job, folder, title):
+def run(job, folder: pathlib.Path, title: str) -> dict:
   """Trains and returns the summary; raises what `train.run` raises."""
   return train.run(job.settings, folder, functools.partial(progress_bar, title=title))
 
 
-def run_together(jobs, title):
+def run_together(jobs: dict, title: str) -> dict[pathlib.Path, dict]:
   """{folder: summary} of a group of jobs; raises what `vmapped.run` raises."""
   configs = {folder.absolute(): job.settings for folder, job in jobs.items()}
   progress = functools.partial(progress_bar, title=title)
@@ -63,7 +66,7 @@ def run_together(jobs, title):
   return {folder: summaries[folder.absolute()] for folder in jobs}
 
 
-def group(job, runs_at_once):
+def group(job, runs_at_once: int | None) -> tuple[tuple | None, int]:
   """(key, most): runs with the same key can train together, at most `most` at a time.
 
   Args:
@@ -79,7 +82,7 @@ def group(job, runs_at_once):
   return tuple(vmapped.shared(config).items()), most
 
 
-def describe(summary):
+def describe(summary: dict) -> str:
   """A finished run in a few words."""
   if summary['status'] == 'diverged':
     return f'diverged at step {summary["steps"]:,}'
@@ -89,12 +92,12 @@ def describe(summary):
   return f'{said}  dead: {summaries_lib.list_layers(dead)}' if dead else said
 
 
-def plan(job):
+def plan(job) -> str:
   config = job.settings
   return f'at most {config.num_epochs} epochs of {num_train(config):,} examples'
 
 
-def expected_seconds(job, jobs, seconds):
+def expected_seconds(job, jobs: dict, seconds: dict[pathlib.Path, float]) -> float:
   """Estimated seconds: the most examples the run may see, times seconds per example.
 
   Seconds per example come from finished runs (those in `seconds`) of the same model on the
@@ -119,10 +122,10 @@ def _kind(job):
   return job.settings.dataset.name, *job.settings.model.values()
 
 
-def num_train(config):
+def num_train(config: config_dict.ConfigDict) -> int:
   return config.dataset.num_train or sources.SIZES[config.dataset.name][0]
 
 
-def work(config):
+def work(config: config_dict.ConfigDict) -> int:
   """The maximum number of training examples that a run may see."""
   return num_train(config) * config.num_epochs

@@ -25,7 +25,7 @@ EXPORT = cli.define_path(
 )
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   cli.setup()
   if EXPORT.value is None:
     cli.call(list_runs, argv[1])
@@ -33,17 +33,17 @@ def main(argv):
     cli.call(functools.partial(export_run, path=EXPORT.value), argv[1])
 
 
-def list_runs(folder):
+def list_runs(folder: str) -> None:
   compare.print_table(*compare.make_table(folder), rich.get_console())
 
 
-def export_run(folder, path):
+def export_run(folder: str, path: str) -> None:
   run = opening.open(folder)
   parameters.export(run, path)
   print(f'The parameters of step {run.step:,} are in {path}.')
 
 
-def parse(argv):
+def parse(argv: list[str]) -> list[str]:
   """Parses absl flags and the folder; an error prints one sentence and exits."""
   rest = cli.parse_flags(argv)
   if len(rest) != 2:

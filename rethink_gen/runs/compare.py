@@ -12,6 +12,7 @@ import pandas as pd
 import rich
 import rich.text
 from rich import box
+from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
@@ -28,7 +29,7 @@ FIGURES = (
 )
 
 
-def table(folder):
+def table(folder: str | os.PathLike) -> pd.DataFrame:
   """Compares the runs in and below a folder: a DataFrame with one row per run.
 
   Its index is the path of a run in the folder. Its columns are the config fields that
@@ -42,7 +43,7 @@ def table(folder):
   return make_table(folder)[0]
 
 
-def make_table(folder):
+def make_table(folder: str | os.PathLike) -> tuple[pd.DataFrame, dict[str, str]]:
   """(the DataFrame of `table`, {run: a sentence} for the damaged ones)."""
   folder = pathlib.Path(paths.local(folder))
   configs, rows, damaged = {}, {}, {}
@@ -139,7 +140,7 @@ def _figures(folder):
   }
 
 
-def print_table(frame, damaged, console):
+def print_table(frame: pd.DataFrame, damaged: dict[str, str], console: Console) -> None:
   """Prints the table to a terminal, and a line for each damaged run.
 
   If the terminal is too narrow for one column per differing field, those that are not at

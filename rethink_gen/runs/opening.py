@@ -1,6 +1,7 @@
 """Opens a run: its config, curves, parameters, data and predictions."""
 
 import json
+import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from ml_collections import config_dict
 from rethink_gen import config as config_lib
 from rethink_gen import models, paths
 from rethink_gen.data import preprocess, sources
+from rethink_gen.data.sources import Dataset
+from rethink_gen.data.streaming import Source
 from rethink_gen.errors import BadInput
 from rethink_gen.train import (
   checkpoint,
@@ -56,11 +59,11 @@ class Run(NamedTuple):
     return f'Run({str(self.folder)!r}, step {self.step:,}, {status})'
 
   @property
-  def num_classes(self):
+  def num_classes(self) -> int:
     check_has_params(self)
     return len(self.params[models.linear_layers(self.params)[-1]]['bias'])
 
-  def dataset(self):
+  def dataset(self) -> Dataset | Source:
     """The data that the run trained on, corrupted: a Dataset, or a streaming.Source.
 
     Raises:
@@ -70,7 +73,7 @@ class Run(NamedTuple):
     return loading.load(self.config)[0]
 
   @property
-  def examples(self):
+  def examples(self) -> pd.DataFrame | None:
     """The history of every training example: a DataFrame, or None if not recorded.
 
     Its columns are those of `train.example_history.summarize`, plus `label`, the label that
@@ -84,7 +87,7 @@ class Run(NamedTuple):
       return None
     frame = pd.DataFrame(found)
     try:
-      labels = self.dataset().y_train
+      labels = self.dataset().y_train  # type: ignore[union-attr]  # not streamed
     except BadInput:
       return frame
     if len(labels) != len(frame):
@@ -92,7 +95,7 @@ class Run(NamedTuple):
       raise _damaged(self.folder / example_history.EXAMPLES, reason)
     return frame.assign(label=labels)
 
-  def initial_params(self):
+  def initial_params(self) -> Any:
     """The parameters before the first step, recomputed from the seed as in training.
 
     Raises:
@@ -100,8 +103,8 @@ class Run(NamedTuple):
         data that are not on this machine.
     """
     model = models.create(self.config, self.num_classes)
-    *height_width, channels = self._image_shape()
-    crop_shape = preprocess.crop_shape(*height_width, self.config.dataset.crop_size)
+    height, width, channels = self._image_shape()
+    crop_shape = preprocess.crop_shape(height, width, self.config.dataset.crop_size)
     tx = optimizers.make_tx(self.config, optimizers.rates(self.config))
     initialize = sgd.make_initialize(model, tx, (*crop_shape, channels), steps_per_epoch=1)
     with compiled.matmul_precision(self.config):
@@ -116,7 +119,7 @@ class Run(NamedTuple):
       return sources.SIZES[data.name][2]
     return self.dataset().x_train.shape[1:]
 
-  def predict(self, images):
+  def predict(self, images: np.typing.ArrayLike) -> np.ndarray:
     """Logits of images, float32 (n, classes), computed as in evaluation during training.
 
     Args:
@@ -142,7 +145,7 @@ class Run(NamedTuple):
       raise BadInput(sentence) from error
 
 
-def open(folder):
+def open(folder: str | os.PathLike) -> Run:
   """Opens the `Run` in a folder, without changing anything there.
 
   If the newest checkpoint is damaged, it is left in place, with a warning, and the one
@@ -173,7 +176,7 @@ def open(folder):
   )
 
 
-def read_config(folder):
+def read_config(folder: pathlib.Path) -> config_dict.ConfigDict:
   """The ConfigDict of the run in a folder, with fields that were added later filled in."""
   if not (folder / 'config.json').is_file():
     raise BadInput(
@@ -200,7 +203,7 @@ def read_config(folder):
   return config
 
 
-def read_json(path):
+def read_json(path: pathlib.Path) -> dict:
   """The object in a JSON file; raises BadInput if there is none."""
   try:
     content = json.loads(path.read_bytes())
@@ -211,7 +214,7 @@ def read_json(path):
   return content
 
 
-def is_training(stored):
+def is_training(stored: dict) -> bool:
   """Whether a config.json is that of a training run, not of an artifact's own results."""
   return all(isinstance(stored.get(part), dict) for part in ('model', 'optimizer'))
 
@@ -221,7 +224,7 @@ def _damaged(path, error):
   return BadInput(f'{path} is damaged ({reason}); copy the run again from where it ran.')
 
 
-def read_records(folder):
+def read_records(folder: pathlib.Path) -> list[dict]:
   path = folder / 'metrics.jsonl'
   try:
     records = metrics.read_records(folder)
@@ -242,7 +245,7 @@ def _read_losses(folder):
     raise _damaged(path, error) from None
 
 
-def read_summary(folder):
+def read_summary(folder: pathlib.Path) -> dict | None:
   path = folder / 'summary.json'
   if not path.exists():
     return None
@@ -252,7 +255,7 @@ def read_summary(folder):
   return summary
 
 
-def check_has_params(run):
+def check_has_params(run: Run) -> None:
   if run.params is None:
     raise BadInput(
       f'The run in {run.folder} has no checkpoint, so its parameters are unknown; it '

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pathlib
 
 import jax
@@ -13,7 +14,7 @@ from rethink_gen.errors import BadInput
 from rethink_gen.runs import opening
 
 
-def export(run, path):
+def export(run: opening.Run, path: str | os.PathLike) -> None:
   """Writes the parameters and running statistics of a `Run` to a new file.
 
   Args:

@@ -7,14 +7,18 @@ alone.
 
 import functools
 import math
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
+from ml_collections import config_dict
 
 from rethink_gen import config as config_lib
 from rethink_gen.data import corruption, preprocess, sources
 from rethink_gen.errors import BadInput
 from rethink_gen.reporting import drawing
-from rethink_gen.reporting.artifacts import Column, Row
+from rethink_gen.reporting.artifacts import Column, Row, Runs
 from rethink_gen.theory import complexity
 from rethink_gen.train import networks as networks_lib
 
@@ -71,7 +75,7 @@ MEASURES = {
 QUANTILE = 0.05  # of the margins; the minimum would depend on a single example
 # Settings of the measurement; all others are fields of the networks' config.
 OWN = ('measure', 'num_networks', 'confidence', 'train_loss')
-NETWORK = {
+NETWORK: dict[str, Any] = {
   'dataset.name': 'cifar10',
   'dataset.num_test': None,
   'model.name': 'mlp',
@@ -81,7 +85,7 @@ NETWORK = {
   'eval_every': 200,  # random signs are evaluated only at the end
   'train_loss': 0.01,  # low enough for every label to be fitted
 }
-SCALES = {
+SCALES: dict[str, dict[str, Any]] = {
   'smoke': {
     'dataset.name': 'digits',
     'dataset.num_train': 96,
@@ -112,7 +116,7 @@ SAYS = {
 EXAMPLES_PER_SECOND = 12_000  # when training on two cores
 
 
-def rows(scale):
+def rows(scale: str) -> list[Row]:
   return [
     Row(
       name=measure,
@@ -126,7 +130,7 @@ def rows(scale):
   ]
 
 
-def check(settings):
+def check(settings: dict) -> None:
   """Raises BadInput for invalid settings, or for a data set that is too small."""
   measure, networks = settings.get('measure'), settings.get('num_networks')
   if measure not in MEASURES:
@@ -169,7 +173,7 @@ def check(settings):
     )
 
 
-def expected_seconds(settings):
+def expected_seconds(settings: dict) -> float:
   """Estimated seconds, mostly to train the networks that this measure is first to need."""
   networks = {'train_loss': 2, 'rademacher': 1, 'uniform_stability': 2}
   trained = networks.get(settings['measure'], 0) * settings['num_networks']
@@ -177,7 +181,7 @@ def expected_seconds(settings):
   return 5 + trained * (3 + examples / EXAMPLES_PER_SECOND)
 
 
-def compute(settings, folder, say):
+def compute(settings: dict, folder: pathlib.Path, say: Callable) -> dict:
   """Computes one measure for networks trained on true labels and on random labels.
 
   The networks are stored next to `folder`, named by what they learned, where the other
@@ -217,7 +221,7 @@ def compute(settings, folder, say):
   }
 
 
-def make_config(settings, mode, number):
+def make_config(settings: dict, mode: str, number: int) -> config_dict.ConfigDict:
   """The config of network `number` for this seed, with labels corrupted by `mode`."""
   config = config_lib.default()
   fields = {field: settings[field] for field in settings if field not in OWN}
@@ -227,7 +231,9 @@ def make_config(settings, mode, number):
   return config
 
 
-def load(settings, mode, number):
+def load(
+  settings: dict, mode: str, number: int
+) -> tuple[config_dict.ConfigDict, sources.Dataset, tuple[np.ndarray, int]]:
   """(config, Dataset, spare): `spare` is an (image, label) from outside the sample."""
   config = make_config(settings, mode, number)
   original = read(config.dataset.name, config.dataset.path)
@@ -238,18 +244,21 @@ def load(settings, mode, number):
 
 
 @functools.lru_cache(maxsize=1)
-def read(name, path):
+def read(name: str, path: str | None) -> sources.Dataset:
   """`sources.load`, cached for all rows."""
   return sources.load(name, path=path)
 
 
-def of_class(measure, settings, networks, say):
+def of_class(
+  measure: str, settings: dict, networks: pathlib.Path, say: Callable
+) -> list[float]:
   """[value]: a measure of the class of networks, whatever was learned."""
   config, dataset, _ = load(settings, 'none', 0)
   count, draws = len(dataset.y_train), settings['num_networks']
   if measure == 'vc_bound':
-    crop = preprocess.crop_shape(*dataset.x_train.shape[1:3], config.dataset.crop_size)
-    inputs = crop[0] * crop[1] * dataset.x_train.shape[3]
+    _, height, width, channels = dataset.x_train.shape
+    crop = preprocess.crop_shape(height, width, config.dataset.crop_size)
+    inputs = crop[0] * crop[1] * channels
     return [complexity.vc_bound([inputs] + [config.model.width] * config.model.depth)]
   fit = networks_lib.sign_fit(config, dataset.x_train, networks)
   signs = complexity.random_signs(draws, count, config.seed)
@@ -263,7 +272,9 @@ def of_class(measure, settings, networks, say):
   return [complexity.rademacher_bound(mean, count, settings['confidence'])]
 
 
-def of_pairs(measure, settings, mode, networks, say):
+def of_pairs(
+  measure: str, settings: dict, mode: str, networks: pathlib.Path, say: Callable
+) -> list[float]:
   """One value per pair of networks, trained with an example or with its replacement.
 
   The number of the pair is the index of the example. Both networks share initialization
@@ -289,7 +300,9 @@ def of_pairs(measure, settings, mode, networks, say):
   return values
 
 
-def of_networks(measure, settings, mode, networks, say):
+def of_networks(
+  measure: str, settings: dict, mode: str, networks: pathlib.Path, say: Callable
+) -> list[float]:
   """One value per network, with its own initialization, order and any random labels."""
   values = []
   for number in range(settings['num_networks']):
@@ -300,7 +313,7 @@ def of_networks(measure, settings, mode, networks, say):
   return values
 
 
-def train_loss(network):
+def train_loss(network: networks_lib.Network) -> float:
   """The mean cross-entropy on the training set, in nats."""
   outputs = networks_lib.outputs(network, network.dataset.x_train).astype(float)
   largest = outputs.max(-1, keepdims=True)
@@ -308,21 +321,22 @@ def train_loss(network):
   return np.mean(logarithms - outputs[np.arange(len(outputs)), network.dataset.y_train])
 
 
-def error(network, split):
+def error(network: networks_lib.Network, split: str) -> float:
   """The fraction of a split, 'train' or 'test', that is misclassified."""
   images, labels = (getattr(network.dataset, f'{name}_{split}') for name in 'xy')
   return np.mean(networks_lib.outputs(network, images).argmax(-1) != labels)
 
 
-def margin(network):
+def margin(network: networks_lib.Network) -> float:
   outputs = networks_lib.outputs(network, network.dataset.x_train)
   return np.quantile(complexity.margins(outputs, network.dataset.y_train), QUANTILE)
 
 
-def normalized_margin(network):
+def normalized_margin(network: networks_lib.Network) -> float:
   spectral = complexity.spectral_complexity(network.params, network.initial)
   images, crop_size = network.dataset.x_train, network.config.dataset.crop_size
-  crop_shape = preprocess.crop_shape(*images.shape[1:3], crop_size)
+  height, width = images.shape[1:3]
+  crop_shape = preprocess.crop_shape(height, width, crop_size)
   inputs = preprocess.preprocess(images, crop_shape)
   return complexity.normalized(margin(network), spectral, inputs)
 
@@ -344,12 +358,12 @@ OF_NETWORK = {
 }
 
 
-def measure(runs, name, seed):
+def measure(runs: Runs, name: str, seed: int) -> dict[str, float | None]:
   summary = runs[name, seed].summary
   return {column: summary[column] for column in COLUMNS}
 
 
-def draw(entries, runs):
+def draw(entries: list[dict], runs: Runs):
   """Plots each network's value of each measure, divided by the mean on true labels."""
   figure, axis = drawing.subplots(height=0.28 * len(entries) + 1)
   scaled = 'linear'  # until there is a positive value
@@ -371,7 +385,7 @@ def draw(entries, runs):
   return figure
 
 
-def findings(entries):
+def findings(entries: list[dict]) -> Iterator[str]:
   """What the numbers say, one sentence each."""
   ours = {e['name']: e['ours'] for e in entries if e['ours']['separates'] is not None}
   settings = {entry['name']: entry['changes'] for entry in entries}

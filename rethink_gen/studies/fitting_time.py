@@ -5,6 +5,7 @@ Toneva et al. (arXiv:1812.05159) that examples with wrong labels are forgotten m
 """
 
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from rethink_gen import config as config_lib
 from rethink_gen.data import sources
 from rethink_gen.paper import figure1b, scales
 from rethink_gen.reporting import drawing
-from rethink_gen.reporting.artifacts import Column, Row
+from rethink_gen.reporting.artifacts import Column, Row, Run, Runs
 from rethink_gen.train import loading
 
 TITLE = 'Fitting time: finding wrong labels by how late they are fitted'
@@ -56,7 +57,7 @@ OF_CIFAR10 = f'The MLP 1×512 on all of CIFAR-10, {NUM_EPOCHS} epochs.'
 SAYS = {'smoke': scales.SAYS['smoke'], 'laptop': OF_CIFAR10, 'full': OF_CIFAR10}
 
 
-def rows(scale):
+def rows(scale: str) -> list[Row]:
   return [_row(scale, noise) for noise in NOISE_LEVELS]
 
 
@@ -66,7 +67,7 @@ def _row(scale, noise):
   return Row(f'{MODEL}_{noise:.1f}', MODEL, changes)
 
 
-def find_wrong(run):
+def find_wrong(run: Run) -> np.ndarray:
   """bool (n,): which training labels of a run the corruption changed."""
   config = config_lib.default()
   config.update(run.config)
@@ -80,7 +81,7 @@ def _load(*data_set):
   return sources.load(*data_set)
 
 
-def suspicion(examples, ranking):
+def suspicion(examples: dict[str, np.ndarray], ranking: str) -> np.ndarray:
   """Scores (n,): higher for examples that were fitted later or forgotten more often.
 
   Examples that were never fitted, or for `last_fitted` are wrong at the end, tie for the
@@ -95,7 +96,9 @@ def suspicion(examples, ranking):
   return np.where(fitted, values, values[fitted].max(initial=0) + 1)
 
 
-def curve(run, wrong, ranking):
+def curve(
+  run: Run, wrong: np.ndarray, ranking: str
+) -> tuple[np.ndarray, np.ndarray, float]:
   """(precision, recall, average precision) as fractions, with recall falling to 0.
 
   The average precision is the mean of the precisions at which the wrong labels, given by
@@ -108,13 +111,13 @@ def curve(run, wrong, ranking):
   return precision, recall, metrics.average_precision_score(wrong, scores)
 
 
-def half(precision, recall):
+def half(precision: np.ndarray, recall: np.ndarray) -> tuple[float, float]:
   """(recall, precision) where at least half of the wrong labels are first found."""
   place = np.flatnonzero(recall >= 0.5)[-1]
   return recall[place], precision[place]
 
 
-def measure(runs, name, seed):
+def measure(runs: Runs, name: str, seed: int) -> dict[str, float | None]:
   run = runs[name, seed]
   wrong = find_wrong(run)
   measured = {'wrong_labels': 100 * wrong.mean()}
@@ -125,7 +128,7 @@ def measure(runs, name, seed):
   return measured
 
 
-def draw(entries, runs):
+def draw(entries: list[dict], runs: Runs):
   """Precision against recall: one panel per noise level, one line per ranking and seed."""
   figure, axes = drawing.subplots(1, len(entries), sharey=True, squeeze=False)
   for axis, entry in zip(axes[0], entries, strict=True):
@@ -154,7 +157,7 @@ def _draw_run(axis, run, labeled):
     axis.plot(*(100 * np.array(half(precision, recall))), 'o', color=color)
 
 
-def findings(entries):
+def findings(entries: list[dict]) -> Iterator[str]:
   """What the numbers say, one sentence each."""
   for entry in entries:
     ours, noise = entry['ours'], figure1b.split(entry['name'])[1]

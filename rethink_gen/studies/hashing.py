@@ -2,6 +2,8 @@
 
 import functools
 import importlib
+import pathlib
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -10,7 +12,7 @@ from rethink_gen import models
 from rethink_gen.data import corruption, preprocess, sources
 from rethink_gen.errors import BadInput
 from rethink_gen.reporting import drawing
-from rethink_gen.reporting.artifacts import Column, Row
+from rethink_gen.reporting.artifacts import Column, Row, Runs
 from rethink_gen.theory import hashing
 
 TITLE = 'Classification as hashing: what a table of hashes fits, and in how many bits'
@@ -76,7 +78,7 @@ BITS_PER_PARAMETER = 32
 BITS_PER_WEIGHT_OF_THEOREM_1 = 64
 
 
-def rows(scale):
+def rows(scale: str) -> list[Row]:
   return [
     Row(
       name=name,
@@ -90,7 +92,7 @@ def rows(scale):
   ]
 
 
-def check(settings):
+def check(settings: dict) -> None:
   """Raises BadInput for invalid settings."""
   stores, bits = settings.get('stores'), settings.get('bits')
   accepted = ('digest', 'signs', 'theorem1', NETWORK)
@@ -115,13 +117,13 @@ def check(settings):
       )
 
 
-def expected_seconds(settings):
+def expected_seconds(settings: dict) -> float:
   """Estimated seconds to compare every test hash with every stored one, bit by bit."""
   small = settings['dataset.num_train'] is not None
   return 2 if small or settings['stores'] in ('theorem1', NETWORK) else 10
 
 
-def compute(settings, folder, say):
+def compute(settings: dict, folder: pathlib.Path, say: Callable) -> dict:
   """{column: fraction or number}, without the columns that a row does not have.
 
   Args:
@@ -142,7 +144,7 @@ def compute(settings, folder, say):
   return computed | {'num_train': len(dataset.y_train), 'network_bits': network_bits}
 
 
-def load(settings):
+def load(settings: dict) -> sources.Dataset:
   """The Dataset of a row, with random training labels if the row asks for them."""
   seed = settings.get('seed', 0)
   original = read(settings['dataset.name'])
@@ -152,12 +154,12 @@ def load(settings):
 
 
 @functools.lru_cache(maxsize=1)
-def read(name):
+def read(name: str) -> sources.Dataset:
   """`sources.load`, cached for all rows."""
   return sources.load(name)
 
 
-def num_parameters(dataset):
+def num_parameters(dataset: sources.Dataset) -> int:
   """Number of parameters of the MLP 1x512 for these images and classes."""
   config = importlib.import_module(f'configs.{NETWORK}').get_config()
   crop_shape = preprocess.crop_shape(*dataset.x_train.shape[1:3])
@@ -167,7 +169,7 @@ def num_parameters(dataset):
   return sum(leaf.size for leaf in jax.tree.leaves(variables))
 
 
-def of_table(settings, dataset, say):
+def of_table(settings: dict, dataset: sources.Dataset, say: Callable) -> dict:
   """The errors of the table, as fractions, and its size in bits."""
   if settings['stores'] == 'digest':
     train, test = (
@@ -199,7 +201,7 @@ def of_table(settings, dataset, say):
   }
 
 
-def measure(runs, name, seed):
+def measure(runs: Runs, name: str, seed: int) -> dict[str, float | None]:
   summary = runs[name, seed].summary
   errors = ('train_error', 'test_error', 'nearest_test_error')
   measured = {error: 100 * summary[error] for error in errors if error in summary}
@@ -213,7 +215,7 @@ def measure(runs, name, seed):
   }
 
 
-def draw(entries, runs):
+def draw(entries: list[dict], runs: Runs):
   """Plots test error against megabits, on true and on random labels."""
   figure, axis = drawing.subplots()
   styles = {
@@ -243,7 +245,7 @@ def draw(entries, runs):
   return figure
 
 
-def findings(entries):
+def findings(entries: list[dict]) -> Iterator[str]:
   """What the numbers say, one sentence each."""
   ours = {e['name']: e['ours'] for e in entries if e['ours']['megabits'] is not None}
   for name in ('digest_64', 'digest_64_random'):

@@ -11,6 +11,8 @@ measures apply to any model.
 """
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,12 +22,12 @@ from rethink_gen.errors import BadInput
 # Measures that do not depend on the labels.
 
 
-def random_signs(draws, count, seed):
+def random_signs(draws: int, count: int, seed: int) -> np.ndarray:
   """int8 (draws, count) of -1 and +1, with equal probability."""
   return np.random.default_rng(seed).choice(np.array([-1, 1], np.int8), (draws, count))
 
 
-def rademacher(fit, signs):
+def rademacher(fit: Callable, signs: np.typing.ArrayLike) -> np.ndarray:
   """Values whose mean estimates the empirical Rademacher complexity, one per draw of signs.
 
   The complexity of the class H on x_1, ..., x_n (Section 2.2 of the paper) is
@@ -50,7 +52,7 @@ def rademacher(fit, signs):
   return np.array([np.mean(drawn * np.asarray(fit(drawn), float)) for drawn in signs])
 
 
-def rademacher_bound(complexity, count, confidence):
+def rademacher_bound(complexity: float, count: int, confidence: float) -> float:
   """How far test error may exceed training error, given the Rademacher complexity.
 
   With probability `confidence` over samples of `count` examples every h in a class of
@@ -62,7 +64,7 @@ def rademacher_bound(complexity, count, confidence):
   return complexity + 3 * math.sqrt(math.log(2 / (1 - confidence)) / (2 * count))
 
 
-def vc_bound(widths):
+def vc_bound(widths: Sequence[int]) -> float:
   """An upper bound on the VC dimension of fully connected ReLU networks.
 
   It concerns the class of all networks of these widths, whatever their parameters: they
@@ -97,14 +99,14 @@ def vc_bound(widths):
   return len(parameters) + up_to * math.log2(2 * inner * math.log2(inner))
 
 
-def replace_one(dataset, index, image, label):
+def replace_one(dataset, index: int, image: np.ndarray, label: int):
   """The Dataset with the training example at `index` replaced."""
   x_train, y_train = dataset.x_train.copy(), dataset.y_train.copy()
   x_train[index], y_train[index] = image, label
   return dataset._replace(x_train=x_train, y_train=y_train)
 
 
-def loss_changes(before, after):
+def loss_changes(before: np.ndarray, after: np.ndarray) -> np.ndarray:
   """How much the loss at each input changes, for the label where it changes most.
 
   The loss of label y is 1 - p_y, with p the softmax of the outputs, so it lies in [0, 1].
@@ -133,7 +135,7 @@ def _softmax(logits):
 # Measures that depend on the labels, through the network that was trained on them.
 
 
-def layers(params):
+def layers(params: Any) -> list[tuple[np.ndarray, np.ndarray]]:
   """[(kernel (inputs, units), bias (units,))] from input to output, float64.
 
   Raises:
@@ -153,7 +155,7 @@ def layers(params):
   ]
 
 
-def spectral_norms(params):
+def spectral_norms(params: Any) -> list[float]:
   """[largest singular value of each kernel]; their product bounds the Lipschitz constant.
 
   Bartlett, Foster & Telgarsky (arXiv:1706.08498), Section 1, for ReLU networks.
@@ -161,7 +163,7 @@ def spectral_norms(params):
   return [float(np.linalg.norm(kernel, 2)) for kernel, _ in layers(params)]
 
 
-def spectral_complexity(params, initial):
+def spectral_complexity(params: Any, initial: Any) -> float:
   """R_A of arXiv:1706.08498, equation (1.2), with the initial weights as reference.
 
   (prod_i |A_i|) (sum_i (|A_i - M_i|_{2,1} / |A_i|)^{2/3})^{3/2}, where A_i are kernels, M_i
@@ -177,7 +179,7 @@ def spectral_complexity(params, initial):
   return float(math.prod(norms) * sum(ratios) ** 1.5)
 
 
-def path_norm(params):
+def path_norm(params: Any) -> float:
   """sqrt of the sum over all paths of the product of their squared weights.
 
   Neyshabur, Tomioka & Srebro (arXiv:1503.00036), phi_2: a path leads to an output from an
@@ -191,19 +193,19 @@ def path_norm(params):
   return float(np.sqrt(sums.sum()))
 
 
-def frobenius_norm(params):
+def frobenius_norm(params: Any) -> float:
   """sqrt of the sum of all squared parameters, for any model."""
   return float(
     np.sqrt(sum(np.sum(np.square(leaf, dtype=float)) for leaf in jax.tree.leaves(params)))
   )
 
 
-def distance(params, initial):
+def distance(params: Any, initial: Any) -> float:
   """The Frobenius norm of params - initial, as measured in arXiv:1901.01672."""
   return frobenius_norm(jax.tree.map(np.subtract, params, initial))
 
 
-def margins(logits, labels):
+def margins(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
   """float64 (n,): f(x)_y - max_{j != y} f(x)_j; negative where the label is not fitted.
 
   Args:
@@ -216,7 +218,7 @@ def margins(logits, labels):
   return of_label - others.max(-1)
 
 
-def normalized(margin, complexity, inputs):
+def normalized(margin: float, complexity: float, inputs: jax.Array | np.ndarray) -> float:
   """A margin divided by |X| R_A / n (arXiv:1706.08498, Section 2).
 
   Their bound on test error is of the order of 1 over this, plus the fraction of training

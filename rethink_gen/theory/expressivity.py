@@ -6,6 +6,7 @@ function with a knot at every point can take any values there.
 """
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -51,12 +52,14 @@ class Interpolator(nn.Module):
     return total
 
 
-def layer_sizes(num_points, depth):
+def layer_sizes(num_points: int, depth: int) -> list[int]:
   """Units in each of the depth - 1 hidden layers, without the carrying units."""
   return [len(part) for part in np.array_split(np.arange(num_points), depth - 1)]
 
 
-def construct(inputs, targets, depth=2, seed=0):
+def construct(
+  inputs: np.typing.ArrayLike, targets: np.typing.ArrayLike, depth: int = 2, seed: int = 0
+) -> tuple[Interpolator, dict]:
   """Parameters with which `Interpolator` maps inputs to targets.
 
   Thresholds lie at the points themselves, shifted by one: b_1 < z_1 = b_2 < z_2 = b_3 < ...
@@ -106,7 +109,7 @@ def construct(inputs, targets, depth=2, seed=0):
   weights = np.diff(slopes, prepend=0)
   model = Interpolator(len(z), depth)
   cuts = np.cumsum(layer_sizes(len(z), depth))[:-1]
-  params = {'direction': direction}
+  params: dict = {'direction': direction}
   for name, values in (('thresholds', thresholds), ('weights', weights)):
     for layer, part in enumerate(np.split(values, cuts)):
       params[f'{name}_{layer}'] = part
@@ -128,7 +131,9 @@ def _check(inputs, targets, depth):
     )
 
 
-def distinct(inputs, targets, z, order):
+def distinct(
+  inputs: np.ndarray, targets: np.ndarray, z: np.ndarray, order: np.ndarray
+) -> np.ndarray | None:
   """Indices of the points in the order of z, with equal points only once.
 
   None if different inputs are closer on the line than rounding can resolve.
@@ -159,7 +164,12 @@ def _evaluate(model, params, inputs):
   return jax.lax.map(one_batch, inputs)
 
 
-def evaluate(model, params, inputs, dtype=np.float64):
+def evaluate(
+  model: Interpolator,
+  params: Any,
+  inputs: np.ndarray,
+  dtype: type = np.float64,
+) -> np.ndarray:
   """The network's output, computed in `dtype` throughout: (n, d) -> (n,)."""
   count = len(inputs)
   batches = -(-count // EVALUATION_BATCH)
@@ -172,11 +182,11 @@ def evaluate(model, params, inputs, dtype=np.float64):
   return np.asarray(outputs).reshape(-1)[:count]
 
 
-def count_weights(params):
+def count_weights(params: Any) -> int:
   """2n + d: the number of free weights, without the fixed weights of 1 and -1."""
   return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def width(model):
+def width(model: Interpolator) -> int:
   """Units in the widest hidden layer, including the carrying units."""
   return max(layer_sizes(model.num_points, model.depth)) + (3 if model.depth > 2 else 0)

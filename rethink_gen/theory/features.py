@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ SMALL_VARIANCE = 10.0  # on a scale of 0 to 255, added so as not to amplify flat
 SMALL_EIGENVALUE = 0.1  # added to those of the patches' covariance, against amplified noise
 
 
-def gabor_bank(wavelength, orientations):
+def gabor_bank(wavelength: float, orientations: int) -> np.ndarray:
   """float32 (size, size, 1, 2 * orientations): even filters, then the odd ones.
 
   Plane waves under a Gaussian window of one octave, with directions spread over half a
@@ -34,7 +35,13 @@ def gabor_bank(wavelength, orientations):
   return bank.transpose(1, 2, 0)[:, :, None].astype(np.float32)
 
 
-def gabor(images, wavelengths, orientations, window, stride):
+def gabor(
+  images: np.ndarray,
+  wavelengths: Sequence[float],
+  orientations: int,
+  window: int,
+  stride: int,
+) -> np.ndarray:
   """Square roots of pooled Gabor magnitudes, scaled to unit norm per image.
 
   Args:
@@ -77,7 +84,7 @@ def _gabor(images, maps, window, stride):
   return features / jnp.maximum(length, 1e-6)
 
 
-def convolve(images, bank, padding='VALID'):
+def convolve(images: jax.Array, bank, padding: str = 'VALID') -> jax.Array:
   return jax.lax.conv_general_dilated(
     images,
     bank,
@@ -88,7 +95,7 @@ def convolve(images, bank, padding='VALID'):
   )
 
 
-def by_batch(function, images):
+def by_batch(function: Callable, images: np.ndarray) -> np.ndarray:
   """Applies `function` to BATCH images at a time, padding the last: it compiles once."""
   parts = []
   for begin in range(0, len(images), BATCH):
@@ -98,7 +105,9 @@ def by_batch(function, images):
   return np.concatenate(parts)
 
 
-def draw_patches(images, size, count, rng):
+def draw_patches(
+  images: np.ndarray, size: int, count: int, rng: np.random.Generator
+) -> np.ndarray:
   """float32 (count, size * size * c): random squares of the images, each normalized.
 
   (p - mean) / sqrt(variance + SMALL_VARIANCE) on a scale of 0 to 255: Coates, Ng and Lee
@@ -116,7 +125,7 @@ def draw_patches(images, size, count, rng):
   return (patches - patches.mean(1, keepdims=True)) / np.sqrt(variance + SMALL_VARIANCE)
 
 
-def whitening(patches):
+def whitening(patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """(mean (d,), matrix (d, d)) of ZCA whitening: (p - mean) @ matrix; Section 3.2.2."""
   mean = patches.mean(0)
   values, vectors = np.linalg.eigh(np.cov(patches.T.astype(np.float64)))
@@ -124,7 +133,9 @@ def whitening(patches):
   return mean, matrix.astype(np.float32)
 
 
-def convolutional(images, others, filters, size, seed, block):
+def convolutional(
+  images: np.ndarray, others: np.ndarray, filters: int, size: int, seed: int, block: int
+) -> Iterator[tuple[np.ndarray, ...]]:
   """Yields random convolutional features, `block` filters at a time.
 
   Coates and Ng 2012, "Learning feature representations with k-means", with filters that are
@@ -183,7 +194,7 @@ def _encode(images, bank, offset, size):
   return jnp.concatenate([quadrants(half) for half in halves], 1)
 
 
-def quadrants(maps):
+def quadrants(maps: jax.Array) -> jax.Array:
   """(n, h, w, f) -> (n, 4 f): means over quadrants; of odd sides, the first are larger."""
   down, across = (-(-side // 2) for side in maps.shape[1:3])
   parts = [

@@ -26,7 +26,7 @@ class Table(NamedTuple):
   num_classes: int
 
 
-def digest_hash(images, bits):
+def digest_hash(images: np.ndarray, bits: int) -> np.ndarray:
   """uint8 (n, bits / 8): BLAKE2b digests of the images' bytes.
 
   Args:
@@ -40,13 +40,15 @@ def digest_hash(images, bits):
   return np.frombuffer(b''.join(digests), np.uint8).reshape(len(images), bits // 8)
 
 
-def random_projections(size, bits, seed):
+def random_projections(size: int, bits: int, seed: int) -> np.ndarray:
   """float32 (size, bits) of standard normals, for `sign_hash`."""
   check_bits(bits)
   return np.random.default_rng(seed).standard_normal((size, bits), np.float32)
 
 
-def sign_hash(images, center, projections):
+def sign_hash(
+  images: np.ndarray, center: np.ndarray, projections: np.ndarray
+) -> np.ndarray:
   """uint8 (n, bits / 8): which side of random hyperplanes through `center` images lie on.
 
   Two images at an angle of t, seen from the center, differ in a bit with probability t / pi
@@ -65,14 +67,14 @@ def sign_hash(images, center, projections):
   return np.concatenate(hashes)
 
 
-def check_bits(bits, most=math.inf):
+def check_bits(bits: int, most: float = math.inf) -> None:
   """Raises BadInput unless `bits` is a positive multiple of 8, and at most `most`."""
   if not isinstance(bits, int) or bits % 8 or not 8 <= bits <= most:
     limit = '' if most == math.inf else f', at most {most}'
     raise BadInput(f'A hash cannot have {bits} bits; use a positive multiple of 8{limit}.')
 
 
-def store(hashes, labels, num_classes):
+def store(hashes: np.ndarray, labels: np.ndarray, num_classes: int) -> Table:
   """The Table of a training set; images with the same hash share their most common label.
 
   Args:
@@ -87,7 +89,7 @@ def store(hashes, labels, num_classes):
   return Table(distinct, counts.argmax(1).astype(np.int32), num_classes)
 
 
-def look_up(table, hashes, guess):
+def look_up(table: Table, hashes: np.ndarray, guess: int) -> np.ndarray:
   """int32 (n,): the label stored with the same hash, or `guess` if there is none."""
   stored = {
     key.tobytes(): label for key, label in zip(table.hashes, table.labels, strict=True)
@@ -96,7 +98,7 @@ def look_up(table, hashes, guess):
   return np.array(found, np.int32)
 
 
-def look_up_nearest(table, hashes):
+def look_up_nearest(table: Table, hashes: np.ndarray) -> np.ndarray:
   """int32 (n,): the label stored with the hash that differs in the fewest bits.
 
   Ties go to the first in the table's order.
@@ -115,12 +117,12 @@ def _signs(hashes):
   return np.unpackbits(hashes, axis=1).astype(np.float32) * 2 - 1
 
 
-def stored_bits(table):
+def stored_bits(table: Table) -> int:
   """Bits of all hashes and labels; a label takes ceil(log2 classes)."""
   label_bits = math.ceil(math.log2(table.num_classes))
   return len(table.labels) * (8 * table.hashes.shape[1] + label_bits)
 
 
-def most_common(labels, num_classes):
+def most_common(labels: np.ndarray, num_classes: int) -> int:
   """The most frequent label, to guess for unknown images."""
   return int(np.bincount(labels, minlength=num_classes).argmax())

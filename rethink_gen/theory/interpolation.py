@@ -48,7 +48,8 @@ import os
 import pathlib
 import resource
 import time
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -78,11 +79,11 @@ class Layout(NamedTuple):
   devices: int
 
   @property
-  def padded(self):
+  def padded(self) -> int:
     return self.size * self.panels * self.devices
 
   @property
-  def width(self):
+  def width(self) -> int:
     """Columns of a panel."""
     return self.size * (self.panels * self.devices // 2 + 1)
 
@@ -95,36 +96,36 @@ class Gram(NamedTuple):
   """
 
   layout: Layout
-  panels: tuple  # float32 (devices * size, width) each
-  tests: tuple  # float32 (some test examples, padded) each, in order
-  landmarks: tuple  # float32 (devices * size, landmarks) each
+  panels: tuple[jax.Array, ...]  # float32 (devices * size, width) each
+  tests: tuple[jax.Array, ...]  # float32 (some test examples, padded) each, in order
+  landmarks: tuple[jax.Array, ...]  # float32 (devices * size, landmarks) each
 
 
 class Preconditioner(NamedTuple):
   """P = D + B B^T, whose inverse is W^T (I - H (I + H^T H)^-1 H^T) W with W^T W = D^-1."""
 
-  roots: tuple  # W, lower triangular blocks, float32 (devices * size, size) each
-  sides: tuple  # H = W B, float32 (devices * size, landmarks) each
-  inner: Any  # lower Cholesky factor of I + H^T H, (landmarks, landmarks)
+  roots: tuple[jax.Array, ...]  # W, lower triangular, float32 (devices * size, size) each
+  sides: tuple[jax.Array, ...]  # H = W B, float32 (devices * size, landmarks) each
+  inner: jax.Array  # lower Cholesky factor of I + H^T H, (landmarks, landmarks)
 
 
 class State(NamedTuple):
   """Everything that an iteration changes: float32 arrays with one row per class."""
 
-  alpha: Any  # (classes, padded)
-  residual: Any  # (classes, padded)
-  direction: Any  # (classes, padded)
-  energy: Any  # (classes,), residual times preconditioned residual
+  alpha: jax.Array  # (classes, padded)
+  residual: jax.Array  # (classes, padded)
+  direction: jax.Array  # (classes, padded)
+  energy: jax.Array  # (classes,), residual times preconditioned residual
 
 
-def make_layout(examples):
+def make_layout(examples: int) -> Layout:
   """The Layout for all devices, in blocks of BLOCK examples or somewhat fewer."""
   devices = jax.device_count()
   panels = math.ceil(examples / (devices * BLOCK))
   return Layout(examples, math.ceil(examples / (devices * panels)), panels, devices)
 
 
-def coherent_order(features, seed=0):
+def coherent_order(features: np.ndarray, seed: int = 0) -> np.ndarray:
   """int (n,): an order of examples in which neighbors are similar.
 
   Splits recursively at the median along the first principal component of the (n, d)
@@ -145,13 +146,17 @@ def coherent_order(features, seed=0):
   return np.concatenate(split(np.arange(len(features))))
 
 
-def spread_landmarks(layout, count):
+def spread_landmarks(layout: Layout, count: int) -> np.ndarray:
   """int (count,), sorted: evenly spaced examples, so some of every neighborhood."""
   count = min(count, layout.examples)
   return np.arange(count) * layout.examples // count
 
 
-def kernel(rows, columns, bandwidth=None):
+def kernel(
+  rows: jax.Array | np.ndarray,
+  columns: jax.Array | np.ndarray,
+  bandwidth: float | None = None,
+) -> jax.Array:
   """(a, d), (b, d) -> (a, b): exp(-bandwidth |x - x'|^2), or <x, x'> if it is None."""
   products = einsum('ad,bd->ab', rows, columns)
   if bandwidth is None:
@@ -160,7 +165,14 @@ def kernel(rows, columns, bandwidth=None):
   return jnp.exp(-bandwidth * jnp.maximum(squares, 0))
 
 
-def add(gram, features, test_features, landmarks, bandwidth=None, say=None):
+def add(
+  gram: Gram | None,
+  features: np.ndarray,
+  test_features: np.ndarray,
+  landmarks: np.ndarray,
+  bandwidth: float | None = None,
+  say: Callable | None = None,
+) -> Gram:
   """Adds the kernel of these features to a Gram, which is donated.
 
   For a linear kernel, the features may be added in parts, one per call, so that memory does
@@ -190,14 +202,21 @@ def add(gram, features, test_features, landmarks, bandwidth=None, say=None):
     sides.append(side)
     show(j + 1)
   for j, rows in enumerate(cut_tests(test_features, layout.devices)):
-    old = gram.tests[j] if gram else None
+    before = gram.tests[j] if gram else None
     rows = jax.device_put(rows, NamedSharding(mesh, ROWS))
-    tests.append(add_tests(old, rows, twice, bandwidth, layout).block_until_ready())
+    tests.append(add_tests(before, rows, twice, bandwidth, layout).block_until_ready())
   return Gram(layout, tuple(panels), tuple(tests), tuple(sides))
 
 
 @functools.partial(jax.jit, static_argnames='layout', donate_argnums=0)
-def add_panel(old, twice, chosen, j, bandwidth, layout):
+def add_panel(
+  old: tuple[jax.Array, jax.Array] | None,
+  twice: jax.Array,
+  chosen: jax.Array | np.ndarray,
+  j: int,
+  bandwidth: float | None,
+  layout: Layout,
+) -> tuple[jax.Array, jax.Array]:
   """Panel j and its columns for the landmarks, added to the old ones unless None."""
 
   def local(old, twice, chosen, j):
@@ -216,14 +235,20 @@ def add_panel(old, twice, chosen, j, bandwidth, layout):
 
 
 @functools.partial(jax.jit, static_argnames='layout', donate_argnums=0)
-def add_tests(old, rows, twice, bandwidth, layout):
+def add_tests(
+  old: jax.Array | None,
+  rows: jax.Array,
+  twice: jax.Array,
+  bandwidth: float | None,
+  layout: Layout,
+) -> jax.Array:
   """float32 (len(rows), padded): the kernel with all training examples, added to old."""
   columns = jnp.arange(layout.padded) < layout.examples
   new = kernel(rows, twice[: layout.padded], bandwidth) * columns
   return new if old is None else old + new
 
 
-def cut_tests(features, devices):
+def cut_tests(features: np.ndarray, devices: int) -> np.ndarray:
   """Parts of at most BLOCK examples; the last is padded so that devices share equally."""
   parts = math.ceil(len(features) / BLOCK)
   size = math.ceil(len(features) / parts / devices) * devices
@@ -231,13 +256,15 @@ def cut_tests(features, devices):
   return filled.reshape(parts, size, -1)
 
 
-def on_devices(function, in_specs, out_specs):
+def on_devices(function: Callable, in_specs, out_specs) -> Callable:
   return jax.shard_map(
     function, mesh=sharding.mesh(), in_specs=in_specs, out_specs=out_specs, check_vma=False
   )
 
 
-def multiply(panels, vectors, layout):
+def multiply(
+  panels: tuple[jax.Array, ...], vectors: jax.Array, layout: Layout
+) -> jax.Array:
   """K times every row of vectors: (classes, padded) -> (classes, padded).
 
   Every panel is used twice: for its own rows and, transposed, for its columns.
@@ -250,7 +277,9 @@ def multiply(panels, vectors, layout):
 
 
 @functools.partial(jax.jit, static_argnames='layout', donate_argnums=0)
-def multiply_panel(images, panel, twice, j, layout):
+def multiply_panel(
+  images: jax.Array, panel: jax.Array, twice: jax.Array, j: int, layout: Layout
+) -> jax.Array:
   """Adds panel j's contribution to each device's image, (devices, classes, 2 padded)."""
   blocks = layout.panels * layout.devices
   weights = np.ones(layout.width, np.float32)
@@ -271,29 +300,29 @@ def multiply_panel(images, panel, twice, j, layout):
 
 
 @jax.jit
-def fold(images):
+def fold(images: jax.Array) -> jax.Array:
   """(devices, classes, 2 padded) -> (classes, padded): sums devices and both halves."""
   first, second = jnp.split(jnp.sum(images, 0), 2, 1)
   return first + second
 
 
-def first_row(j, layout):
+def first_row(j: int, layout: Layout) -> jax.Array:
   """The first row of panel j on this device."""
   return (j * layout.devices + jax.lax.axis_index('data')) * layout.size
 
 
-def add_at(array, begin, values):
+def add_at(array: jax.Array, begin: jax.Array, values: jax.Array) -> jax.Array:
   old = jax.lax.dynamic_slice_in_dim(array, begin, values.shape[1], 1)
   return jax.lax.dynamic_update_slice_in_dim(array, old + values, begin, 1)
 
 
 @jax.jit
-def predict(tests, alpha):
+def predict(tests: tuple[jax.Array, ...], alpha: jax.Array | np.ndarray) -> jax.Array:
   """float32 (classes, test examples): the function's values; extra columns are padding."""
   return jnp.concatenate([einsum('tn,cn->ct', part, alpha) for part in tests], 1)
 
 
-def low_rank(gram, landmarks):
+def low_rank(gram: Gram, landmarks: np.ndarray) -> tuple[jax.Array, ...]:
   """B of the Nystrom approximation B B^T = K_nm K_mm^-1 K_mn; the columns K_nm are donated.
 
   The (m, m) system, the only ill-conditioned one here, is solved in float64 on the host.
@@ -310,11 +339,13 @@ def low_rank(gram, landmarks):
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def times(side, inverse):
+def times(side: jax.Array, inverse: jax.Array | np.ndarray) -> jax.Array:
   return einsum('nm,mk->nk', side, inverse)
 
 
-def precondition(gram, rank_part, ridge):
+def precondition(
+  gram: Gram, rank_part: tuple[jax.Array, ...], ridge: float
+) -> Preconditioner:
   """The Preconditioner of K + ridge I.
 
   Args:
@@ -332,7 +363,9 @@ def precondition(gram, rank_part, ridge):
 
 
 @jax.jit
-def take_root(panel, side, ridge):
+def take_root(
+  panel: jax.Array, side: jax.Array, ridge: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
   """(W, H, H^T H summed over devices) for the diagonal blocks of a panel.
 
   W^T W = D^-1 for the block D that the landmarks leave over, and H = W B. W is kept instead
@@ -352,7 +385,7 @@ def take_root(panel, side, ridge):
   return on_devices(local, *specs)(panel, side, ridge)
 
 
-def apply(preconditioner, vectors, layout):
+def apply(preconditioner: Preconditioner, vectors: jax.Array, layout: Layout) -> jax.Array:
   """P^-1 = W^T (I - H inner^-1 H^T) W times every row: (classes, padded) -> the same."""
   roots, sides, inner = preconditioner
   pairs = list(enumerate(zip(roots, sides, strict=True)))
@@ -365,7 +398,9 @@ def apply(preconditioner, vectors, layout):
 
 
 @functools.partial(jax.jit, static_argnames='layout')
-def look(root, side, vectors, j, layout):
+def look(
+  root: jax.Array, side: jax.Array, vectors: jax.Array, j: int, layout: Layout
+) -> jax.Array:
   """H^T W v for panel j, summed over devices: (classes, landmarks)."""
 
   def local(root, side, vectors, j):
@@ -378,12 +413,20 @@ def look(root, side, vectors, j, layout):
 
 
 @jax.jit
-def solve_inner(factor, seen):
+def solve_inner(factor: jax.Array, seen: jax.Array) -> jax.Array:
   return jax.scipy.linalg.cho_solve((factor, True), seen.T).T
 
 
 @functools.partial(jax.jit, static_argnames='layout', donate_argnums=0)
-def correct(images, root, side, vectors, seen, j, layout):
+def correct(
+  images: jax.Array,
+  root: jax.Array,
+  side: jax.Array,
+  vectors: jax.Array,
+  seen: jax.Array,
+  j: int,
+  layout: Layout,
+) -> jax.Array:
   """Writes P^-1 v for panel j into each device's image, (devices, classes, padded)."""
 
   def local(images, root, side, vectors, seen, j):
@@ -396,7 +439,14 @@ def correct(images, root, side, vectors, seen, j, layout):
   return on_devices(local, specs, ROWS)(images, root, side, vectors, seen, j)
 
 
-def start(gram, preconditioner, targets, alpha, ridge, layout):
+def start(
+  gram: Gram,
+  preconditioner: Preconditioner,
+  targets: jax.Array,
+  alpha: jax.Array,
+  ridge: float,
+  layout: Layout,
+) -> State:
   """The State of conjugate gradients at alpha, with the residual computed from scratch."""
   image = multiply(gram.panels, alpha, layout) + ridge * alpha
   residual = targets - image
@@ -404,7 +454,14 @@ def start(gram, preconditioner, targets, alpha, ridge, layout):
   return State(alpha, residual, direction, jnp.sum(residual * direction, 1))
 
 
-def iterate(gram, preconditioner, targets, state, ridge, layout):
+def iterate(
+  gram: Gram,
+  preconditioner: Preconditioner,
+  targets: jax.Array,
+  state: State,
+  ridge: float,
+  layout: Layout,
+) -> tuple[State, dict[str, jax.Array]]:
   """One step of preconditioned conjugate gradients on all classes at once.
 
   Returns:
@@ -421,7 +478,9 @@ def iterate(gram, preconditioner, targets, state, ridge, layout):
 
 
 @jax.jit
-def advance(state, image, ridge):
+def advance(
+  state: State, image: jax.Array, ridge: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
   image += ridge * state.direction
   length = state.energy / jnp.maximum(jnp.sum(state.direction * image, 1), 1e-30)
   alpha = state.alpha + length[:, None] * state.direction
@@ -429,14 +488,18 @@ def advance(state, image, ridge):
 
 
 @jax.jit
-def turn(state, residual, improved):
+def turn(
+  state: State, residual: jax.Array, improved: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
   energy = jnp.sum(residual * improved, 1)
   ratio = energy / jnp.maximum(state.energy, 1e-30)
   return improved + ratio[:, None] * state.direction, energy, ratio
 
 
 @functools.partial(jax.jit, static_argnames='layout')
-def describe(state, targets, ridge, layout):
+def describe(
+  state: State, targets: jax.Array, ridge: float, layout: Layout
+) -> dict[str, jax.Array]:
   fitted = targets - state.residual - ridge * state.alpha
   wrong = jnp.argmax(fitted, 0) != jnp.argmax(targets, 0)
   lengths = jnp.maximum(jnp.linalg.norm(targets, axis=1), 1e-30)  # 0: no example
@@ -447,7 +510,16 @@ def describe(state, targets, ridge, layout):
   }
 
 
-def solve(gram, rank_part, targets, ridge, settings, begin=None, path=None, watch=None):
+def solve(
+  gram: Gram,
+  rank_part: tuple[jax.Array, ...],
+  targets: jax.Array | np.ndarray,
+  ridge: float,
+  settings: dict,
+  begin: jax.Array | np.ndarray | None = None,
+  path: str | os.PathLike | None = None,
+  watch: Callable | None = None,
+) -> tuple[np.ndarray, list[dict]]:
   """Conjugate gradients until the residual is small, resuming from a file if there is one.
 
   Args:
@@ -485,8 +557,8 @@ def solve(gram, rank_part, targets, ridge, settings, begin=None, path=None, watc
     state = start(*common, begin, ridge, layout)
   before = history[-1]['seconds'] if history else 0
   while not finished(history, settings):
-    state, record = iterate(*common, state, ridge, layout)
-    record = {name: np.asarray(value).tolist() for name, value in record.items()}
+    state, arrays = iterate(*common, state, ridge, layout)
+    record = {name: np.asarray(value).tolist() for name, value in arrays.items()}
     if not math.isfinite(record['residual']):
       raise BadInput(
         f'Conjugate gradients broke down at ridge {ridge:g}: an example occurs twice with '
@@ -505,7 +577,7 @@ def solve(gram, rank_part, targets, ridge, settings, begin=None, path=None, watc
   return np.asarray(state.alpha), history
 
 
-def finished(history, settings):
+def finished(history: list[dict], settings: dict) -> bool:
   """Whether the last residual is small, or no longer falls, or iterations are used up."""
   if not history:
     return False
@@ -515,11 +587,11 @@ def finished(history, settings):
   return small or stalled or len(history) >= settings['max_iterations']
 
 
-def pad(targets, layout):
+def pad(targets: jax.Array | np.ndarray, layout: Layout) -> np.ndarray:
   return np.pad(targets, ((0, 0), (0, layout.padded - layout.examples)))
 
 
-def save(path, state, history):
+def save(path: str | os.PathLike | None, state: State, history: list[dict]) -> None:
   if path is None:
     return
   content = io.BytesIO()
@@ -527,7 +599,7 @@ def save(path, state, history):
   files.write_bytes(path, content.getvalue())
 
 
-def load(path):
+def load(path: str | os.PathLike | None) -> tuple[State | None, list[dict]]:
   """(State, history) as saved, or (None, []) if there is no such file."""
   if path is None or not pathlib.Path(path).exists():
     return None, []
@@ -536,14 +608,16 @@ def load(path):
     return state, json.loads(str(file['history']))
 
 
-def iterations_left(history, tolerance):
+def iterations_left(history: list[dict], tolerance: float) -> int | None:
   """How many more if the residual keeps falling at this rate; None if it does not fall."""
   rate = math.log(history[0]['residual'] / history[-1]['residual']) / len(history)
   ahead = math.log(max(1, history[-1]['residual'] / tolerance))
   return math.ceil(ahead / rate) if rate > 0 else None
 
 
-def norms(alpha, targets, ridge=0.0):
+def norms(
+  alpha: np.ndarray, targets: np.ndarray, ridge: float = 0.0
+) -> tuple[np.ndarray, float]:
   """(per class, total): sqrt(alpha^T K alpha), if K alpha = Y - ridge alpha.
 
   Sums are in float64; alpha is float32 (classes, n), targets (classes, n).
@@ -553,7 +627,7 @@ def norms(alpha, targets, ridge=0.0):
   return np.sqrt(squares), math.sqrt(squares.sum())
 
 
-def condition(history):
+def condition(history: list[dict]) -> float:
   """Condition number of P^-1 K, from the Lanczos process inside conjugate gradients.
 
   The largest ratio of extreme Ritz values over the classes; a lower bound.
@@ -574,7 +648,7 @@ def condition(history):
   return float(max(found, default=1.0))
 
 
-def condition_at_least(gram, alpha, targets):
+def condition_at_least(gram: Gram, alpha: np.ndarray, targets: np.ndarray) -> float:
   """A lower bound on the condition number of K, from two Rayleigh quotients.
 
   The large one comes from three products starting at a constant vector; the small one is
@@ -595,7 +669,9 @@ def condition_at_least(gram, alpha, targets):
   return float(largest / smallest)
 
 
-def direct(matrix, targets, ridge=0.0):
+def direct(
+  matrix: jax.Array | np.ndarray, targets: np.ndarray, ridge: float = 0.0
+) -> np.ndarray:
   """The solution by Cholesky in float64, for small n.
 
   Args:
@@ -619,7 +695,7 @@ def direct(matrix, targets, ridge=0.0):
   return scipy.linalg.cho_solve(factor, np.asarray(targets, np.float64).T).T
 
 
-def bytes_needed(examples, tests, features, landmarks):
+def bytes_needed(examples: int, tests: int, features: int, landmarks: int) -> int:
   """Peak memory of `add` and `solve`, over all devices."""
   layout = make_layout(examples)
   panel = layout.devices * layout.size * layout.width
@@ -632,7 +708,7 @@ def bytes_needed(examples, tests, features, landmarks):
   return 4 * numbers + 2**30  # the program itself
 
 
-def bytes_free():
+def bytes_free() -> int:
   """Free memory of all devices, or of the host on CPU."""
   devices = jax.local_devices()
   if devices[0].platform != 'cpu':
@@ -645,7 +721,7 @@ def bytes_free():
   return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
 
 
-def check_memory(examples, tests, features, landmarks):
+def check_memory(examples: int, tests: int, features: int, landmarks: int) -> None:
   """Raises BadInput if this many examples do not fit, saying how many would."""
   needed, free = bytes_needed(examples, tests, features, landmarks), bytes_free()
   if needed <= free:
@@ -661,7 +737,7 @@ def check_memory(examples, tests, features, landmarks):
   )
 
 
-def peak_gib():
+def peak_gib() -> float:
   """Peak memory of this process, on the accelerator if there is one."""
   device = jax.local_devices()[0]
   if device.platform != 'cpu':
@@ -669,7 +745,7 @@ def peak_gib():
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # in KiB on Linux
 
 
-def progress(say, title, total):
+def progress(say: Callable | None, title: str, total: int) -> Callable:
   """A function show(done) that prints a line with the time left every few seconds."""
   started = shown = time.monotonic()
 

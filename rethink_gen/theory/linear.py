@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from rethink_gen.errors import BadInput
 
 
-def minimum_norm_solution(x, y):
+def minimum_norm_solution(x: jax.Array, y: jax.Array) -> jax.Array:
   """X^T (X X^T)^-1 y: (n, d), (n,) -> (d,).
 
   Raises:
@@ -25,17 +25,26 @@ def minimum_norm_solution(x, y):
   return x.T @ jnp.linalg.solve(x @ x.T, y)
 
 
-def project_on_rows(x, v):
+def project_on_rows(x: jax.Array, v: jax.Array) -> jax.Array:
   """The part of v (d,) that lies in the row space of x (n, d)."""
   return x.T @ jnp.linalg.solve(x @ x.T, x @ v)
 
 
-def loss(w, x, y):
+def loss(w: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
   """|X w - y|^2 / 2n."""
   return jnp.mean((x @ w - y) ** 2) / 2
 
 
-def descend(x, y, start, learning_rate, batch_size, num_records, steps_per_record, key):
+def descend(
+  x: jax.Array,
+  y: jax.Array,
+  start: jax.Array,
+  learning_rate: float | jax.Array,
+  batch_size: int,
+  num_records: int,
+  steps_per_record: int,
+  key: jax.Array,
+) -> jax.Array:
   """SGD with batches drawn with replacement and gradients by autodiff.
 
   Args:

@@ -7,6 +7,7 @@ what bounds the complexity is the dimension of the space of the vectors
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -14,7 +15,7 @@ STEPS, TEMPERATURES = 60, 8  # of the ascent; more would gain less than 0.01 on 
 LARGEST = 5e10  # n r^2 of a sample whose decomposition takes a minute on two cores
 
 
-def basis(inputs):
+def basis(inputs: np.typing.ArrayLike) -> np.ndarray:
   """float64 (n, r): orthonormal columns that span all functions w x + b on the sample.
 
   Args:
@@ -31,7 +32,7 @@ def basis(inputs):
   return left[:, values > tolerance]
 
 
-def is_linear(function, inputs):
+def is_linear(function: Callable, inputs: np.ndarray) -> bool:
   """Whether f(a + b - c) = f(a) + f(b) - f(c) holds on thirds of the inputs.
 
   It does for w x + b, and hardly ever by chance for anything else.
@@ -48,12 +49,12 @@ def is_linear(function, inputs):
   return bool(error <= 1e-3 * scale)  # also False if it is NaN
 
 
-def agreement(signs, outputs):
+def agreement(signs: np.ndarray, outputs: np.ndarray) -> float:
   """(1/n) sum_i s_i sign(f_i) for outputs f, where the sign of 0 is -1."""
   return float(np.mean(signs * np.where(outputs > 0, 1, -1)))
 
 
-def fit_signs(space, signs):
+def fit_signs(space: np.ndarray, signs: np.ndarray) -> tuple[float, float]:
   """The best agreement with the signs found by least squares and by ascent from there.
 
   The ascent is on the mean of s_i tanh(f_i / t), which approaches the agreement as t falls.
@@ -83,7 +84,7 @@ def fit_signs(space, signs):
   return first, best
 
 
-def upper_bound(count, dimension):
+def upper_bound(count: int, dimension: int) -> float:
   """An upper bound on the complexity of the signs of an r-dimensional space on n points.
 
   There are at most sum_{k <= r} C(n, k) sign patterns (Sauer-Shelah lemma; r is the VC

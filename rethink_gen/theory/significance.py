@@ -10,7 +10,7 @@ import hashlib
 import numpy as np
 
 
-def constant_guess(y_train, y_test, num_classes):
+def constant_guess(y_train: np.ndarray, y_test: np.ndarray, num_classes: int) -> int:
   """The most frequent class of the training labels, an int.
 
   Ties go to the class that is most frequent in the test labels, because a model that is to
@@ -25,17 +25,17 @@ def constant_guess(y_train, y_test, num_classes):
   return int(np.where(in_train == in_train.max(), in_test, -1).argmax())
 
 
-def constant_accuracy(y_train, y_test, num_classes):
+def constant_accuracy(y_train: np.ndarray, y_test: np.ndarray, num_classes: int) -> float:
   """The fraction of the test labels that `constant_guess` gets right."""
   return float(np.mean(y_test == constant_guess(y_train, y_test, num_classes)))
 
 
-def chance(y_train, y_test, num_classes):
+def chance(y_train: np.ndarray, y_test: np.ndarray, num_classes: int) -> float:
   """The better of `constant_accuracy` and the 1 / num_classes of a uniform guess."""
   return max(constant_accuracy(y_train, y_test, num_classes), 1 / num_classes)
 
 
-def largest_share(labels):
+def largest_share(labels: np.ndarray) -> float:
   """The fraction that has the most frequent label: the best accuracy of a constant guess.
 
   Args:
@@ -44,7 +44,7 @@ def largest_share(labels):
   return float(np.bincount(labels).max() / len(labels))
 
 
-def group_inputs(x):
+def group_inputs(x: np.ndarray) -> np.ndarray:
   """int (n,): group numbers 0, 1, ... in order of appearance, the same for equal inputs.
 
   Args:
@@ -56,7 +56,7 @@ def group_inputs(x):
   return np.array([numbers.setdefault(digest, len(numbers)) for digest in digests], int)
 
 
-def best_accuracy(groups, labels):
+def best_accuracy(groups: np.ndarray, labels: np.ndarray) -> float:
   """The highest accuracy that a function of the inputs can have on their labels.
 
   Equal inputs get the same prediction, so the best one for each group is its most frequent
@@ -72,7 +72,9 @@ def best_accuracy(groups, labels):
   return float(most.sum() / len(labels))
 
 
-def permutation_test(predictions, labels, permutations=9_999, seed=0):
+def permutation_test(
+  predictions: np.ndarray, labels: np.ndarray, permutations: int = 9_999, seed: int = 0
+) -> float:
   """The p-value of an accuracy if labels and predictions were unrelated, one-sided.
 
   The labels are permuted against the predictions, which stay fixed. If b of B random
@@ -108,7 +110,7 @@ def permutation_test(predictions, labels, permutations=9_999, seed=0):
   return (int(as_high) + 1) / (permutations + 1)
 
 
-def sign_flip_test(differences):
+def sign_flip_test(differences: np.ndarray) -> float:
   """P(sum_i s_i |d_i| >= sum_i d_i) for uniformly random signs s, exact to 1e-12.
 
   This is the one-sided p-value if differences are as likely positive as negative. If each
@@ -131,7 +133,7 @@ def sign_flip_test(differences):
   return float(np.clip(at_least, 0, 1))
 
 
-def mcnemar(right, other):
+def mcnemar(right: np.ndarray, other: np.ndarray) -> float:
   """McNemar's exact test, two-sided: do two classifiers differ on the same test set?
 
   Under the null hypothesis, where exactly one of the two is right, each is with probability
@@ -144,7 +146,7 @@ def mcnemar(right, other):
   return min(1.0, 2 * sign_flip_test(differences * np.sign(differences.sum() or 1)))
 
 
-def better_than(right, other):
+def better_than(right: np.ndarray, other: np.ndarray) -> float:
   """The one-sided p-value if classifiers are on average no better than another.
 
   With one classifier, this is McNemar's exact test. With several, trained with different
@@ -159,7 +161,7 @@ def better_than(right, other):
   return sign_flip_test(right.sum(0) - len(right) * np.asarray(other, int))
 
 
-def better_than_at_most(right, other, count):
+def better_than_at_most(right: int, other: int, count: int) -> float:
   """The largest p-value that `better_than` can give for these numbers of right examples.
 
   For cases where it is known how many examples two classifiers get right, but not which.
@@ -177,7 +179,7 @@ def better_than_at_most(right, other, count):
   return float(special.bdtrc((one_right + right - other) // 2 - 1, one_right, 0.5))
 
 
-def better_than_guessing(right, count, probability):
+def better_than_guessing(right: int, count: int, probability: float) -> float:
   """P(X >= right) for binomial X: the p-value if a model is no better than random guessing.
 
   Args:
@@ -189,7 +191,7 @@ def better_than_guessing(right, count, probability):
   return float(special.bdtrc(right - 1, count, probability))
 
 
-def holm(p_values):
+def holm(p_values: np.typing.ArrayLike) -> np.ndarray:
   """float (k,): p-values adjusted for multiple testing (Holm 1979).
 
   Rejecting those at or below a level keeps the probability of one or more false rejections

@@ -10,6 +10,7 @@ import pathlib
 import re
 import sys
 import warnings
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -19,11 +20,12 @@ from etils import epath
 
 from rethink_gen.errors import BadInput
 from rethink_gen.train import multihost
+from rethink_gen.train.sgd import TrainState
 
 KEPT = 2  # the newest, and one to fall back on when the newest is damaged
 
 
-class _Folder(type(epath.Path())):
+class _Folder(type(epath.Path())):  # type: ignore[misc]
   """A path with [, * and ? taken literally; etils's `glob` would expand them."""
 
   def glob(self, pattern):
@@ -34,7 +36,7 @@ def _folder(workdir):
   return _Folder(pathlib.Path(workdir).absolute() / 'checkpoints')
 
 
-def check_folder(workdir):
+def check_folder(workdir: pathlib.Path) -> None:
   """Raises BadInput if Orbax or TensorStore would misread the path."""
   for part in workdir.parts:
     if os.fsencode(part) != part.encode(errors='surrogatepass'):
@@ -56,7 +58,7 @@ def check_folder(workdir):
 
 
 @contextlib.contextmanager
-def open_manager(workdir):
+def open_manager(workdir: str | os.PathLike) -> Iterator[ocp.CheckpointManager]:
   """Yields a run's checkpoint manager; leaving the `with` waits for the last save.
 
   Raises:
@@ -109,7 +111,7 @@ def _with_os_errors(folder):
     raise OSError(int(number[1]), reason, str(folder)) from error
 
 
-def save(manager, state):
+def save(manager: ocp.CheckpointManager, state: TrainState) -> None:
   """Starts saving the state in the background, in a checkpoint named after its step."""
   step = int(state.step)
   if step not in manager.all_steps():
@@ -128,7 +130,7 @@ def _digest(state):
   return digest.hexdigest()
 
 
-def restore(manager, state):
+def restore(manager: ocp.CheckpointManager, state: TrainState) -> TrainState:
   """Restores the newest readable checkpoint; returns `state` if there is none.
 
   `state` determines shapes and sharding. An unreadable checkpoint is renamed to
@@ -163,7 +165,7 @@ def _attempt(read):
     return None, f'{type(error).__name__}: {" ".join(str(error).split())[:120]}'
 
 
-def read_newest(workdir, complete):
+def read_newest(workdir: str | os.PathLike, complete: Callable) -> TrainState | None:
   """Reads the newest readable state, on any machine and without writing anything.
 
   An unreadable checkpoint is left in place, with a warning, and the one before it is tried.

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ from ml_collections import config_dict
 
 from rethink_gen import models, sharding
 from rethink_gen.data import preprocess
+from rethink_gen.data.sources import Dataset
 from rethink_gen.train import evaluation, optimizers, sgd, streaming
 
 # The fields of a config that the compiled functions depend on.
@@ -18,7 +20,7 @@ FIELDS = ('model', 'regularization', 'optimizer', 'batch_size', 'precision')
 EVALUATION_BATCH = 1_000  # examples
 
 
-def matmul_precision(config):
+def matmul_precision(config: config_dict.ConfigDict) -> AbstractContextManager:
   """The context that sets the precision of matrix products for a config.
 
   With precision float32, matmuls also use full float32 (accelerators default to TF32 or
@@ -28,7 +30,9 @@ def matmul_precision(config):
   return jax.default_matmul_precision('float32' if precise else 'default')
 
 
-def build(config, dataset, program=None):
+def build(
+  config: config_dict.ConfigDict, dataset, program: 'Program | None' = None
+) -> tuple[sgd.TrainState, Callable, Callable, Callable | None]:
   """Places the data on the devices and builds the functions that `loop` calls.
 
   Args:
@@ -64,7 +68,9 @@ def build(config, dataset, program=None):
   return initialize(key), train_to, evaluate, examine
 
 
-def measures(train, test, num_train, num_test):
+def measures(
+  train: evaluation.Totals, test: evaluation.Totals, num_train: int, num_test: int
+) -> dict[str, float]:
   """The metrics of a record, computed from the `evaluation.Totals` of both splits."""
   return {
     'train_loss': float(train.loss),
@@ -75,7 +81,9 @@ def measures(train, test, num_train, num_test):
   }
 
 
-def put(config, images, labels):
+def put(
+  config: config_dict.ConfigDict, images: np.ndarray, labels: np.ndarray
+) -> tuple[jax.Array, jax.Array]:
   """Places a split on the devices, replicated or with the images sharded.
 
   Every image is a row, as `from_rows` expects. Sharded images are padded to equal parts;
@@ -96,13 +104,13 @@ class Program(NamedTuple):
   model: Any  # a linen module, or any object with the same init and apply
   make_tx: Callable  # make_tx(rates) -> optax transformation
   to_inputs: Callable  # to_inputs(images, key=None) -> inputs; key only in training
-  image_shape: tuple  # of one example as stored
-  input_shape: tuple  # of one input
+  image_shape: tuple[int, ...]  # of one example as stored
+  input_shape: tuple[int, ...]  # of one input
   batch_size: int
   steps_per_epoch: int
 
 
-def make_program(config, dataset):
+def make_program(config: config_dict.ConfigDict, dataset: Dataset) -> Program:
   """The Program for a config and its data."""
   fields = {field: config.to_dict()[field] for field in FIELDS}
   # Passed to each call, so that runs differing only in these share a program.
@@ -116,7 +124,7 @@ def make_program(config, dataset):
   )
 
 
-def from_rows(program):
+def from_rows(program: Program) -> Callable:
   """The `to_inputs` of a Program for images that `put` placed as rows: (n, h * w * c).
 
   TPUs pad the last two dimensions of an array. Images stored as (n, h, w, c) would take
@@ -157,7 +165,9 @@ def _make_program(config, image_shape, num_classes, steps_per_epoch, crop_size):
 
 
 @functools.lru_cache(maxsize=4)
-def compile_program(program):
+def compile_program(
+  program: Program,
+) -> tuple[jax.stages.Wrapped, jax.stages.Wrapped, jax.stages.Wrapped, jax.stages.Wrapped]:
   """The compiled (initialize, epoch, evaluate, examine) of a Program."""
   model, make_tx, _, _, input_shape, batch_size, steps_per_epoch = program
   to_inputs = from_rows(program)

@@ -3,7 +3,8 @@
 `make_examine` gives results per example, `make_evaluate` only totals.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -29,10 +30,10 @@ class Totals(NamedTuple):
 
   loss: jax.Array  # float32 (), the mean
   right: jax.Array  # int32 (), number of examples classified correctly
-  active: dict  # {layer: bool (units,)}: ReLU units active for at least one example
+  active: dict[str, jax.Array]  # {layer: bool (units,)}: ReLU units that are ever active
 
 
-def make_evaluate(model, to_inputs, batch_size):
+def make_evaluate(model, to_inputs: Callable, batch_size: int) -> jax.stages.Wrapped:
   """The compiled function evaluate(state, images, labels) -> Totals.
 
   Its arguments are those of `make_examine`.
@@ -41,12 +42,12 @@ def make_evaluate(model, to_inputs, batch_size):
   return jax.jit(lambda *arguments: totals(*examine(*arguments)))
 
 
-def totals(examples, active):
+def totals(examples: Examples, active: dict[str, jax.Array]) -> Totals:
   """Reduces the results of an `examine_function` to Totals."""
   return Totals(examples.loss.mean(), examples.right.sum(), active)
 
 
-def make_examine(model, to_inputs, batch_size):
+def make_examine(model, to_inputs: Callable, batch_size: int) -> jax.stages.Wrapped:
   """The compiled function examine(state, images, labels) -> Examples.
 
   It visits every example once, without augmentation or dropout and with batch
@@ -59,7 +60,9 @@ def make_examine(model, to_inputs, batch_size):
   return jax.jit(lambda *arguments: examine(*arguments)[0], out_shardings=replicated)
 
 
-def examine_function(model, to_inputs, batch_size, split):
+def examine_function(
+  model, to_inputs: Callable, batch_size: int, split: NamedSharding | None
+) -> Callable:
   """A function examine(state, images, labels) -> (Examples, active units as in Totals).
 
   `make_examine` and `make_evaluate` compile it; `split` is the sharding of a batch, or
@@ -94,7 +97,9 @@ def examine_function(model, to_inputs, batch_size, split):
   return examine
 
 
-def apply_and_watch(model, variables, inputs):
+def apply_and_watch(
+  model, variables: dict[str, Any], inputs: jax.Array
+) -> tuple[jax.Array, dict[str, jax.Array]]:
   """(logits, {layer: bool (units,)}) in evaluation mode: which ReLU units are ever active.
 
   Only the package's own models report this; for others the dict is empty.
@@ -106,7 +111,7 @@ def apply_and_watch(model, variables, inputs):
   return logits, {'/'.join(key.key for key in path): leaf for path, leaf in leaves}
 
 
-def dead_units(active):
+def dead_units(active: dict[str, jax.Array]) -> dict[str, float]:
   """The fractions of dead ReLU units: {'dead_units': overall, 'dead_units/LAYER': ...}.
 
   A unit is dead if no training example activates it; a unit of a convolution is a channel

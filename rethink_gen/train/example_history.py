@@ -5,18 +5,20 @@ EXAMPLES the history that follows from them and each example's final evaluation.
 """
 
 import io
+import os
 import pathlib
 
 import numpy as np
 
 from rethink_gen import files
 from rethink_gen.errors import BadInput
+from rethink_gen.train.evaluation import Examples
 
 FITTED = 'fitted.npy'  # uint8 (epochs, ceil(n / 8)), packed bits: which examples were right
 EXAMPLES = 'examples.npz'
 
 
-def summarize(fitted, last):
+def summarize(fitted: np.ndarray, last: Examples) -> dict[str, np.ndarray]:
   """{name: array (n,)}: the history of each example and its final evaluation.
 
   Args:
@@ -45,7 +47,7 @@ def summarize(fitted, last):
   }
 
 
-def count_forgotten(first_fitted, lost):
+def count_forgotten(first_fitted: np.ndarray, lost: np.ndarray) -> np.ndarray:
   """float32 (n,): how often each example was forgotten; infinity if it was never fitted.
 
   As in arXiv:1812.05159: an example is forgotten when it is wrong after being right one
@@ -59,14 +61,14 @@ def count_forgotten(first_fitted, lost):
   return np.where(first_fitted > 0, lost, np.inf).astype(np.float32)
 
 
-def write_fitted(workdir, rows):
+def write_fitted(workdir: str | os.PathLike, rows: list[np.ndarray]) -> None:
   """Writes the rows of packed bits, one uint8 (ceil(n / 8),) per epoch."""
   content = io.BytesIO()
   np.save(content, np.array(rows, np.uint8))
   files.write_bytes(pathlib.Path(workdir) / FITTED, content.getvalue())
 
 
-def read_fitted(workdir, epochs):
+def read_fitted(workdir: str | os.PathLike, epochs: int) -> list[np.ndarray]:
   """Reads the rows of packed bits of the first `epochs` epochs.
 
   Raises:
@@ -86,16 +88,16 @@ def read_fitted(workdir, epochs):
   return list(rows)
 
 
-def write(workdir, rows, last):
+def write(workdir: str | os.PathLike, rows: list[np.ndarray], last: Examples) -> None:
   """Writes the `summarize` of these rows of packed bits and the final evaluation."""
   count = len(last.right)
   fitted = np.unpackbits(np.array(rows, np.uint8), axis=1, count=count).astype(bool)
   content = io.BytesIO()
-  np.savez(content, **summarize(fitted, last))
+  np.savez(content, **summarize(fitted, last))  # type: ignore[arg-type]
   files.write_bytes(pathlib.Path(workdir) / EXAMPLES, content.getvalue())
 
 
-def read(workdir):
+def read(workdir: str | os.PathLike) -> dict[str, np.ndarray] | None:
   """Reads what `write` wrote, {name: array (n,)}; None if there is no file.
 
   Raises:
@@ -120,6 +122,6 @@ def read(workdir):
   return found
 
 
-def pack(right):
+def pack(right: np.typing.ArrayLike) -> np.ndarray:
   """Packs bool (n,) into bits, uint8 (ceil(n / 8),)."""
   return np.packbits(np.asarray(right))

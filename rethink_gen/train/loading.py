@@ -4,12 +4,16 @@
 for each config.
 """
 
+from ml_collections import config_dict
+
 from rethink_gen import config as config_lib
 from rethink_gen.data import corruption, sources, streaming
 from rethink_gen.errors import BadInput
 
 
-def load(config):
+def load(
+  config: config_dict.ConfigDict,
+) -> tuple[sources.Dataset | streaming.Source, float | None]:
   """The training data of a config, and the fraction of training labels that it changes.
 
   Returns:
@@ -22,12 +26,14 @@ def load(config):
   return corrupt(config, load_original(config))
 
 
-def load_original(config):
+def load_original(config: config_dict.ConfigDict) -> sources.Dataset:
   """The whole Dataset that a config names, before any corruption."""
   return sources.load(config.dataset.name, config.dataset.data_dir, config.dataset.path)
 
 
-def corrupt(config, original):
+def corrupt(
+  config: config_dict.ConfigDict, original: sources.Dataset
+) -> tuple[sources.Dataset, float]:
   """Corrupts and truncates a Dataset: (Dataset, fraction of training labels changed)."""
   for field, kind, available in (
     ('num_train', 'training', len(original.y_train)),
@@ -46,7 +52,7 @@ def corrupt(config, original):
   return dataset, float(changed)
 
 
-def check_data(config, dataset):
+def check_data(config: config_dict.ConfigDict, dataset: sources.Dataset) -> None:
   """Raises BadInput if the config does not fit the data."""
   height, width = dataset.x_train.shape[1:3]
   crop_size = config.dataset.crop_size
@@ -58,7 +64,7 @@ def check_data(config, dataset):
   check_batch(config, dataset.num_train)
 
 
-def check_batch(config, num_train):
+def check_batch(config: config_dict.ConfigDict, num_train: int) -> None:
   if config.batch_size > num_train:
     raise BadInput(
       f'config.batch_size is {config.batch_size}, but there are only {num_train} training '

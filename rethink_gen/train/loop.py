@@ -3,15 +3,20 @@
 import contextlib
 import functools
 import math
+import os
 import pathlib
 import time
-from typing import NamedTuple
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from ml_collections import config_dict
 
 from rethink_gen import config as config_lib
 from rethink_gen import files, paths
+from rethink_gen.data.sources import Dataset
+from rethink_gen.data.streaming import Source
 from rethink_gen.progress import no_progress, progress_bar
 from rethink_gen.train import (
   checkpoint,
@@ -31,7 +36,11 @@ SECONDS_PER_CHECKPOINT = 10.0  # a killed run loses at most this much work plus 
 REASONS = ('num_epochs', 'stop_at_train_accuracy', 'diverged')  # why a run ends
 
 
-def run(config, workdir, progress=progress_bar):
+def run(
+  config: config_dict.ConfigDict,
+  workdir: str | os.PathLike,
+  progress: Callable = progress_bar,
+) -> dict:
   """Trains a run as its config says, or resumes it where it stopped.
 
   Args:
@@ -75,7 +84,14 @@ class Request(NamedTuple):
   stop: int = 0  # 'train': the step up to which to train, at most
 
 
-def learn(config, dataset, workdir, started, progress, program=None):
+def learn(
+  config: config_dict.ConfigDict,
+  dataset: Dataset | Source,
+  workdir: pathlib.Path,
+  started: float,
+  progress: Callable,
+  program: compiled.Program | None = None,
+) -> tuple[sgd.TrainState, list[dict], str]:
   """Trains on an in-memory Dataset or a streaming.Source.
 
   Args:
@@ -104,7 +120,14 @@ def learn(config, dataset, workdir, started, progress, program=None):
         answer = tasks[request.task](request)
 
 
-def fit(config, state, workdir, started, progress, received):
+def fit(
+  config: config_dict.ConfigDict,
+  state: sgd.TrainState,
+  workdir: pathlib.Path,
+  started: float,
+  progress: Callable,
+  received: list[int],
+) -> Generator[Request, Any, tuple[sgd.TrainState, list[dict], str]]:
   """The loop: restore, then train an epoch, evaluate and save, until done.
 
   It is a generator of Requests, so that whoever answers them can train many runs at once.
@@ -175,9 +198,9 @@ def fit(config, state, workdir, started, progress, received):
         history.fitted.append(example_history.pack(found.right))
       stopped_by = stop_reason(config, history.records, step, last_step, diverged)
       age = time.monotonic() - saved
-      save = epoch_ended and is_checkpoint_due(config, epoch, age)
-      save, stopping = multihost.agree(int(save), received)
-      save = (save or stopping or stopped_by) and not diverged
+      due = epoch_ended and is_checkpoint_due(config, epoch, age)
+      agreed, stopping = multihost.agree(int(due), received)
+      save = bool(agreed or stopping or stopped_by) and not diverged
       if save or diverged:  # before the checkpoint, like the records
         write_history(workdir, history, step)
       if save:
@@ -209,12 +232,15 @@ def fit(config, state, workdir, started, progress, received):
 class History(NamedTuple):
   """What a run has recorded so far, updated in place while it trains."""
 
-  records: list  # the evaluations
-  steps: dict  # {name in metrics.OF_STEPS: float32 (last_step,)}, NaN for future steps
-  fitted: list  # one row of packed bits per epoch, if config.record_examples
+  records: list[dict]  # the evaluations
+  # {name in metrics.OF_STEPS: float32 (last_step,)}, NaN for future steps
+  steps: dict[str, np.ndarray]
+  fitted: list[np.ndarray]  # one row of packed bits per epoch, if config.record_examples
 
 
-def resume_history(config, workdir, step, steps_per_epoch):
+def resume_history(
+  config: config_dict.ConfigDict, workdir: pathlib.Path, step: int, steps_per_epoch: int
+) -> History:
   """The History of a run saved at `step`; empty for a new run."""
   records = multihost.on_primary(lambda: metrics.resume_records(workdir, step))
   last_step = steps_per_epoch * config.num_epochs
@@ -228,7 +254,7 @@ def resume_history(config, workdir, step, steps_per_epoch):
   return History(records, steps, fitted)
 
 
-def write_history(workdir, history, step):
+def write_history(workdir: pathlib.Path, history: History, step: int) -> None:
   """Writes a History, except its records, from the primary process."""
   if not multihost.is_primary():
     return
@@ -238,7 +264,13 @@ def write_history(workdir, history, step):
     example_history.write_fitted(workdir, history.fitted)
 
 
-def train_epoch(config, state, seconds_per_step, update, received):
+def train_epoch(
+  config: config_dict.ConfigDict,
+  state: sgd.TrainState,
+  seconds_per_step: float,
+  update: Callable,
+  received: list[int],
+) -> Generator[Request, sgd.TrainState, tuple[sgd.TrainState, float]]:
   """Trains to the end of the epoch, or until a signal arrives or the loss is not finite.
 
   Requests take about SECONDS_PER_CALL each; while the speed is unknown, a request is a
@@ -263,7 +295,7 @@ def train_epoch(config, state, seconds_per_step, update, received):
   return state, seconds_per_step
 
 
-def running(config, state):
+def running(config: config_dict.ConfigDict, state: sgd.TrainState) -> tuple[float, float]:
   """Mean loss and accuracy over the epoch's batches so far, each as it was trained on.
 
   For a stacked state (see `vmapped`), the mean is over its runs as well.
@@ -276,7 +308,7 @@ def running(config, state):
   )
 
 
-def is_due(config, epoch, running_accuracy):
+def is_due(config: config_dict.ConfigDict, epoch: int, running_accuracy: float) -> bool:
   """Whether to evaluate: every `eval_every` epochs, at the end, and if the run may stop."""
   threshold = config.stop_at_train_accuracy
   return (
@@ -286,14 +318,20 @@ def is_due(config, epoch, running_accuracy):
   )
 
 
-def is_checkpoint_due(config, epoch, age):
+def is_checkpoint_due(config: config_dict.ConfigDict, epoch: int, age: float) -> bool:
   """Whether to save at the end of an epoch, `age` seconds after the last checkpoint."""
   if config.checkpoint_every is None:
     return age >= SECONDS_PER_CHECKPOINT
   return epoch % config.checkpoint_every == 0
 
 
-def stop_reason(config, records, step, last_step, diverged):
+def stop_reason(
+  config: config_dict.ConfigDict,
+  records: list[dict],
+  step: int,
+  last_step: int,
+  diverged: bool,
+) -> str | None:
   """Which of REASONS ends the run at this step, or None."""
   if diverged:
     return 'diverged'

@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import time
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from rethink_gen import files
 from rethink_gen.text import format_duration, format_percent
 
 
-def append_record(workdir, record):
+def append_record(workdir: str | os.PathLike, record: dict) -> None:
   """Appends an evaluation to metrics.jsonl; it is on disk when this returns."""
   with open(pathlib.Path(workdir) / 'metrics.jsonl', 'a') as file:
     file.write(json.dumps(files.replace_nonfinite(record)) + '\n')
@@ -26,7 +27,7 @@ def append_record(workdir, record):
     os.fsync(file.fileno())
 
 
-def log_event(workdir, event, step, **details):
+def log_event(workdir: str | os.PathLike, event: str, step: int, **details) -> None:
   """Appends a line to log.jsonl: a start, restore, save or stop, with the time in UTC."""
   now = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
   line = {'time': now, 'event': event, 'step': step, **details}
@@ -34,7 +35,7 @@ def log_event(workdir, event, step, **details):
     file.write(json.dumps(line) + '\n')
 
 
-def resume_records(workdir, step):
+def resume_records(workdir: str | os.PathLike, step: int) -> list[dict]:
   """The records up to a step; deletes later ones and an incomplete last line."""
   path = pathlib.Path(workdir) / 'metrics.jsonl'
   kept = [record for record in read_records(workdir) if record['step'] <= step]
@@ -44,7 +45,7 @@ def resume_records(workdir, step):
   return kept
 
 
-def read_records(workdir):
+def read_records(workdir: str | os.PathLike) -> list[dict]:
   """The evaluations of a run, one dict each; empty before the first."""
   path = pathlib.Path(workdir) / 'metrics.jsonl'
   records = []
@@ -59,14 +60,14 @@ def read_records(workdir):
 OF_STEPS = ('losses', 'accuracies')
 
 
-def write_steps(workdir, name, values):
+def write_steps(workdir: str | os.PathLike, name: str, values: np.ndarray) -> None:
   """Writes NAME.npy, float32 (steps,), for a name in OF_STEPS."""
   content = io.BytesIO()
   np.save(content, values)
   files.write_bytes(pathlib.Path(workdir) / f'{name}.npy', content.getvalue())
 
 
-def read_steps(workdir, name):
+def read_steps(workdir: str | os.PathLike, name: str) -> np.ndarray:
   """Reads what `write_steps` wrote last; empty if that cannot be read."""
   try:
     return np.load(pathlib.Path(workdir) / f'{name}.npy')
@@ -75,7 +76,7 @@ def read_steps(workdir, name):
 
 
 @contextlib.contextmanager
-def tensorboard(workdir, step):
+def tensorboard(workdir: str | os.PathLike, step: int) -> Iterator[Callable]:
   """Yields write(record), and hides what an interrupted run wrote after `step`."""
   # Slow to import if PyTorch is installed, because it imports that too.
   from tensorboardX import event_file_writer
@@ -107,7 +108,7 @@ def tensorboard(workdir, step):
     writer.close()
 
 
-def format_record(record, num_epochs):
+def format_record(record: dict, num_epochs: int) -> str:
   """Formats an evaluation as one line."""
   return (
     f'epoch {record["epoch"]:>{len(str(num_epochs))}}/{num_epochs}'
@@ -118,7 +119,7 @@ def format_record(record, num_epochs):
   )
 
 
-def dead_layers(record):
+def dead_layers(record: dict) -> dict[str, float]:
   """{layer: fraction of its ReLU units that are dead}, for layers with more than half."""
   shares = {k.removeprefix('dead_units/'): v for k, v in record.items() if '/' in k}
   return {layer: share for layer, share in shares.items() if share > 0.5}

@@ -9,6 +9,8 @@ With a single process, nothing here communicates.
 
 import json
 import os
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -27,7 +29,7 @@ FROM_ENVIRONMENT = {
 }
 
 
-def initialize():
+def initialize() -> None:
   """Joins the other processes of the job; must be called before any computation.
 
   JAX finds them by itself on SLURM, TPU pods and GKE and under Open MPI, and elsewhere from
@@ -58,12 +60,12 @@ def initialize():
     ) from None
 
 
-def is_primary():
+def is_primary() -> bool:
   """Whether this is the process that reads and writes the run's files."""
   return jax.process_index() == 0
 
 
-def on_primary(function):
+def on_primary(function: Callable) -> Any:
   """Calls function() on the first process and returns its result, JSON types, on all.
 
   Raises:
@@ -76,7 +78,7 @@ def on_primary(function):
   return json.loads(_gather_texts(answer)[0])
 
 
-def on_all(function):
+def on_all(function: Callable) -> Any:
   """Calls function() on every process; if any raises BadInput, all of them do."""
   result = None
 
@@ -104,7 +106,7 @@ def _gather_texts(function):
   return [text for text, _ in texts]
 
 
-def exchange(text):
+def exchange(text: str) -> list[str]:
   """The texts of all processes, ordered by process index."""
   if jax.process_count() == 1:
     return [text]
@@ -117,7 +119,7 @@ def exchange(text):
   ]
 
 
-def agree(number, received):
+def agree(number: int, received: list[int]) -> tuple[int, int]:
   """(the first process's `number`, a signal that any process has received or 0)."""
   mine = np.array([number, received[0] if received else 0])
   if jax.process_count() == 1:

@@ -4,13 +4,16 @@ import functools
 import hashlib
 import json
 import math
+import os
 import pathlib
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import config_dict
 
 from rethink_gen import config as config_lib
 from rethink_gen import files, models
@@ -18,7 +21,7 @@ from rethink_gen.data import preprocess
 from rethink_gen.data.sources import Dataset
 from rethink_gen.errors import BadInput
 from rethink_gen.progress import no_progress
-from rethink_gen.train import checkpoint, compiled, loading, loop, signals, workdirs
+from rethink_gen.train import checkpoint, compiled, loading, loop, sgd, signals, workdirs
 
 BATCH = 1_000  # images per forward pass
 TOLERANCE = 0.01  # how far below the target a training loss may end, relative to it
@@ -27,7 +30,7 @@ TOLERANCE = 0.01  # how far below the target a training loss may end, relative t
 class Network(NamedTuple):
   """A trained network, with its config and data."""
 
-  config: Any  # the ConfigDict it was trained with
+  config: config_dict.ConfigDict  # the one it was trained with
   dataset: Dataset  # the data as given, with the labels it was trained on
   initial: Any  # parameters before the first step
   params: Any  # parameters after the last step
@@ -35,7 +38,12 @@ class Network(NamedTuple):
   step: int  # number of steps taken
 
 
-def train_network(config, dataset, folder, loss=None):
+def train_network(
+  config: config_dict.ConfigDict,
+  dataset: Dataset,
+  folder: str | os.PathLike,
+  loss: float | None = None,
+) -> Network:
   """Trains a network on a Dataset, or reads it from `folder` if it is there already.
 
   Args:
@@ -77,7 +85,9 @@ def train_network(config, dataset, folder, loss=None):
   return Network(config, dataset, initial, params, batch_stats, int(state.step))
 
 
-def learn_to_loss(config, dataset, workdir, target):
+def learn_to_loss(
+  config: config_dict.ConfigDict, dataset: Dataset, workdir: pathlib.Path, target: float
+) -> tuple[sgd.TrainState, str]:
   """Trains until the loss over the training set is at most `target`, and only just.
 
   Trains whole epochs. The first one to end at or below the target is repeated from its
@@ -149,24 +159,30 @@ def learn_to_loss(config, dataset, workdir, target):
     return state, 'complete'
 
 
-def digest(config, dataset):
+def digest(config: config_dict.ConfigDict, dataset: Dataset) -> str:
   """Identifies the result of training on this data with this config."""
   fields = config_lib.flatten(config)
   del fields['dataset.data_dir']
   found = hashlib.blake2b(json.dumps(fields, sort_keys=True).encode(), digest_size=8)
   for array in dataset:
     found.update(str(np.shape(array)).encode())
-    found.update(np.ascontiguousarray(array))
+    found.update(np.ascontiguousarray(array).data)
   return found.hexdigest()
 
 
-def outputs(network, images):
+def outputs(network: Network, images: np.ndarray) -> np.ndarray:
   """float32 (n, classes): the network's logits for uint8 images (n, h, w, c)."""
   config, dataset, _, params, batch_stats, _ = network
   return predict(config, dataset.num_classes, params, batch_stats, images)
 
 
-def predict(config, num_classes, params, batch_stats, images):
+def predict(
+  config: config_dict.ConfigDict,
+  num_classes: int,
+  params: Any,
+  batch_stats: Any,
+  images: np.ndarray,
+) -> np.ndarray:
   """float32 (n, classes): logits, computed as in evaluation during training.
 
   Args:
@@ -179,13 +195,14 @@ def predict(config, num_classes, params, batch_stats, images):
   model = models.create(config, num_classes)
   crop_shape = None
   if not config.dataset.streaming:
-    crop_shape = preprocess.crop_shape(*images.shape[1:3], config.dataset.crop_size)
+    height, width = images.shape[1:3]
+    crop_shape = preprocess.crop_shape(height, width, config.dataset.crop_size)
   variables = {'params': params, 'batch_stats': batch_stats}
   with compiled.matmul_precision(config):
     return in_batches(functools.partial(_forward, model, crop_shape, variables), images)
 
 
-def in_batches(function, inputs):
+def in_batches(function: Callable, inputs: np.ndarray) -> np.ndarray:
   """function(inputs), computed for BATCH of the n inputs at a time: (n, ...)."""
   starts = range(0, len(inputs), BATCH)
   return np.concatenate([np.asarray(function(inputs[i : i + BATCH])) for i in starts])
@@ -201,7 +218,9 @@ def _forward(model, crop_shape, variables, images):
   return model.apply(variables, inputs, train=False)
 
 
-def sign_fit(config, images, folder):
+def sign_fit(
+  config: config_dict.ConfigDict, images: np.ndarray, folder: str | os.PathLike
+) -> Callable:
   """fit(signs) for `theory.complexity.rademacher`: trains a two-class network on signs.
 
   The function class is x -> sign(f_1(x) - f_0(x)) over the config's model.

@@ -4,11 +4,12 @@ Learning rate and weight decay are arguments, so that runs which differ only in 
 a compiled program.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from ml_collections import config_dict
 
 from rethink_gen import config as config_lib
 from rethink_gen import models
@@ -21,12 +22,12 @@ class Rates(NamedTuple):
   weight_decay: float | jax.Array
 
 
-def rates(config):
+def rates(config: config_dict.ConfigDict) -> Rates:
   """The Rates of a config."""
   return Rates(config.optimizer.learning_rate, config.regularization.weight_decay)
 
 
-def make_tx(config, rates):
+def make_tx(config: config_dict.ConfigDict, rates: Rates) -> optax.GradientTransformation:
   """The optimizer, whose learning rate drops by a factor every `decay_every_steps` steps.
 
   It first rises linearly during the warm-up, as large batches need (arXiv:1706.02677);
@@ -60,12 +61,12 @@ def make_tx(config, rates):
   )
 
 
-def is_kernel(params):
+def is_kernel(params: Any) -> Any:
   """A tree of bool: which parameters are kernels."""
   return jax.tree.map_with_path(lambda path, _: path[-1].key == 'kernel', params)
 
 
-def is_hidden_linear_kernel(params):
+def is_hidden_linear_kernel(params: Any) -> Any:
   """A tree of bool: which parameters are kernels of linear layers except the output."""
   hidden = models.linear_layers(params)[:-1]
   return jax.tree.map_with_path(

@@ -5,6 +5,7 @@ data set is replicated or sharded by rows, and each batch is split over the devi
 device is a mesh of one; the number of devices changes results only by rounding.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -32,7 +33,12 @@ class TrainState(NamedTuple):
   correct: jax.Array  # int32 (steps per epoch,), correctly classified examples per step
 
 
-def make_initialize(model, tx, input_shape, steps_per_epoch):
+def make_initialize(
+  model,
+  tx: optax.GradientTransformation,
+  input_shape: tuple[int, ...],
+  steps_per_epoch: int,
+) -> jax.stages.Wrapped:
   """The compiled function initialize(key) -> initial TrainState.
 
   input_shape is (h, w, c).
@@ -55,7 +61,7 @@ def make_initialize(model, tx, input_shape, steps_per_epoch):
   return jax.jit(initialize, out_shardings=replicated, compiler_options=options)
 
 
-def initialize_options():
+def initialize_options() -> dict[str, int]:
   """Compiler options for initialization, which is mostly random numbers.
 
   On CPU, LLVM takes 15 s to compile those of Inception's kernels by default and 5 s at this
@@ -64,7 +70,14 @@ def initialize_options():
   return {'xla_backend_optimization_level': 1} if sharding.platform() == 'cpu' else {}
 
 
-def train_step(model, tx, state, inputs, labels, dropout_key):
+def train_step(
+  model,
+  tx: optax.GradientTransformation,
+  state: TrainState,
+  inputs: jax.Array,
+  labels: jax.Array,
+  dropout_key: jax.Array,
+) -> TrainState:
   """One gradient step on a batch, inputs (b, h, w, c) and labels int32 (b,).
 
   Returns the next TrainState. The loss it records is that of the model's own logits; the
@@ -115,11 +128,11 @@ def train_step(model, tx, state, inputs, labels, dropout_key):
   )
 
 
-def mean_cross_entropy(logits, labels):
+def mean_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
   return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
-def on_each_device(differentiate):
+def on_each_device(differentiate: Callable) -> Callable:
   """Runs `differentiate` on each device's part of the batch, sharing only means.
 
   In training, batch normalization thus uses the statistics of each part, and the running
@@ -141,7 +154,9 @@ def on_each_device(differentiate):
   )
 
 
-def make_epoch(model, make_tx, to_inputs, batch_size):
+def make_epoch(
+  model, make_tx: Callable, to_inputs: Callable, batch_size: int
+) -> jax.stages.Wrapped:
   """The compiled function epoch(state, stop, images, labels, key, rates) -> TrainState.
 
   It trains up to step `stop`, at most the end of the epoch that `state.step` is in; one
@@ -160,7 +175,13 @@ def make_epoch(model, make_tx, to_inputs, batch_size):
   return jax.jit(epoch, donate_argnums=0, out_shardings=replicated)
 
 
-def epoch_function(model, make_tx, to_inputs, batch_size, split):
+def epoch_function(
+  model,
+  make_tx: Callable,
+  to_inputs: Callable,
+  batch_size: int,
+  split: NamedSharding | None,
+) -> Callable:
   """The function `make_epoch` compiles; `split` is the sharding of a batch, or None."""
 
   def epoch(state, stop, images, labels, key, rates):

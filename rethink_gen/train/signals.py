@@ -4,18 +4,19 @@ import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 
 class Interrupted(Exception):
   """A signal stopped the run after its state was saved; the same call resumes it."""
 
-  def __init__(self, signal_number):
+  def __init__(self, signal_number: int):
     super().__init__(signal.Signals(signal_number).name)
     self.signal_number = signal_number
 
 
 @contextlib.contextmanager
-def stop_signals():
+def stop_signals() -> Iterator[list[int]]:
   """Yields a list that SIGTERM or SIGINT adds its number to; a SIGINT after that kills.
 
   The first signal prints a message immediately, because it takes effect only seconds later,

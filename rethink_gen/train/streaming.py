@@ -6,6 +6,7 @@ number of hosts. Images are scaled to [-1, 1] as in TensorFlow's Inception prepr
 """
 
 import functools
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -23,16 +24,15 @@ PROGRAM = ('model', 'optimizer', 'precision')
 REGULARIZATION = ('dropout_rate', 'weight_decay_on')  # augmentation is done on the host
 
 
-def build(config, source):
+def build(
+  config: config_dict.ConfigDict, source: streaming.Source
+) -> tuple[sgd.TrainState, Callable, Callable, None]:
   """(state, train_to, evaluate, None) as from `compiled.build`, for a `streaming.Source`.
 
   evaluate(state) also gives the top-5 accuracies of both splits.
   """
-  fields = {field: config.to_dict()[field] for field in PROGRAM}
-  del fields['optimizer']['learning_rate']  # passed to each call, like the weight decay
-  fields['regularization'] = {name: config.regularization[name] for name in REGULARIZATION}
   initialize, step, look, add = compile_step(
-    config_dict.FrozenConfigDict(fields),
+    program_fields(config),
     source.image_shape,
     source.num_classes,
     streaming.steps_per_epoch(source, config),
@@ -67,8 +67,21 @@ def build(config, source):
   return initialize(key), train_to, evaluate, None
 
 
+def program_fields(config):
+  """The fields that `compile_step` depends on, frozen."""
+  fields = {field: config.to_dict()[field] for field in PROGRAM}
+  del fields['optimizer']['learning_rate']  # passed to each call, like the weight decay
+  fields['regularization'] = {name: config.regularization[name] for name in REGULARIZATION}
+  return config_dict.FrozenConfigDict(fields)
+
+
 @functools.lru_cache(maxsize=4)
-def compile_step(config, image_shape, num_classes, steps_per_epoch):
+def compile_step(
+  config: config_dict.FrozenConfigDict,
+  image_shape: tuple[int, int, int],
+  num_classes: int,
+  steps_per_epoch: int,
+) -> tuple[jax.stages.Wrapped, jax.stages.Wrapped, jax.stages.Wrapped, jax.stages.Wrapped]:
   """(initialize, step, look, add), compiled once for many runs.
 
   step(state, images (b, s, s, 3), labels (b,), key, rates) is one gradient step.
@@ -118,7 +131,7 @@ def compile_step(config, image_shape, num_classes, steps_per_epoch):
   )
 
 
-def on_devices(arrays):
+def on_devices(arrays: Iterable[np.ndarray]) -> list[jax.Array]:
   """Turns this host's rows of a batch into the whole batch, split over all devices."""
   split = NamedSharding(sharding.mesh(), PartitionSpec('data'))
   return [jax.make_array_from_process_local_data(split, array) for array in arrays]

@@ -7,16 +7,19 @@ import sys
 import textwrap
 
 import jax
+from ml_collections import config_dict
 
 from rethink_gen.data import corruption, sources
+from rethink_gen.data.streaming import Source
 from rethink_gen.text import format_duration, format_percent
 from rethink_gen.theory import significance
 from rethink_gen.train import metrics
+from rethink_gen.train.sgd import TrainState
 
 LEVEL = 0.05  # significance level of the tests behind `conclusion`
 
 
-def print_summary(summary, workdir):
+def print_summary(summary: dict, workdir: str | os.PathLike) -> None:
   """Prints the closing table and a sentence on what it means."""
   print()
   for name, value in _closing_rows(summary):
@@ -51,7 +54,7 @@ def _closing_rows(summary):
     yield 'speed', f'{speed} on {summary["device"]}, {summary["precision"]}'
 
 
-def describe_dead(layers):
+def describe_dead(layers: dict[str, float] | None) -> str:
   """A sentence on the layers that `metrics.dead_layers` found, or ''."""
   if not layers:
     return ''
@@ -62,12 +65,12 @@ def describe_dead(layers):
   )
 
 
-def list_layers(layers):
+def list_layers(layers: dict[str, float]) -> str:
   """Formats {layer: fraction} as '59.38% of conv_2, 100.00% of linear_1'."""
   return ', '.join(f'{format_percent(share)} of {layer}' for layer, share in layers.items())
 
 
-def conclusion(summary):
+def conclusion(summary: dict) -> str:
   """A sentence on what the numbers show, and no more."""
   if summary['status'] == 'diverged':
     return (
@@ -130,7 +133,14 @@ def _points(difference):
   return f'{abs(difference) * 100:.2f} percentage points {side}'
 
 
-def summarize(config, dataset, labels_changed, state, records, stopped_by):
+def summarize(
+  config: config_dict.ConfigDict,
+  dataset: sources.Dataset | Source,
+  labels_changed: float | None,
+  state: TrainState,
+  records: list[dict],
+  stopped_by: str,
+) -> dict:
   """The contents of summary.json; accuracies are fractions, None if never evaluated.
 
   dead_units is the fraction of ReLU units that no training example activates, None for a
@@ -182,7 +192,9 @@ def summarize(config, dataset, labels_changed, state, records, stopped_by):
   }
 
 
-def guesses(config, dataset):
+def guesses(
+  config: config_dict.ConfigDict, dataset: sources.Dataset | Source
+) -> dict[str, float | None]:
   """The test accuracies of guesses that ignore the images, for a summary.
 
   constant_accuracy is that of always predicting the most frequent training label. It is
@@ -203,7 +215,7 @@ def guesses(config, dataset):
   }
 
 
-def describe_device():
+def describe_device() -> str:
   """Hardware description for summaries: '1 x NVIDIA H100', '1 x cpu (2 cores)'."""
   kind = jax.devices()[0].device_kind
   cores = f' ({os.cpu_count()} cores)' if kind == 'cpu' else ''

@@ -14,16 +14,19 @@ import contextlib
 import functools
 import pathlib
 import time
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
+from ml_collections import config_dict
 
 from rethink_gen import config as config_lib
 from rethink_gen import files, paths, sharding
 from rethink_gen.data import corruption
+from rethink_gen.data.sources import Dataset
 from rethink_gen.errors import BadInput
 from rethink_gen.progress import progress_bar
 from rethink_gen.train import compiled as compiled_lib
@@ -40,10 +43,10 @@ FREE = (
 WHOLE, PARTS = PartitionSpec(), PartitionSpec('data')
 # The sharding of a stacked TrainState: runs are spread over devices, their common step is
 # replicated.
-LAYOUT = sgd.TrainState(WHOLE, *5 * (PARTS,))
+LAYOUT = sgd.TrainState._make([WHOLE, *5 * [PARTS]])
 
 
-def run(configs, progress=progress_bar):
+def run(configs: dict, progress: Callable = progress_bar) -> dict[pathlib.Path, dict]:
   """Trains runs together, each with the result of `train.run` up to rounding.
 
   Args:
@@ -76,13 +79,14 @@ def run(configs, progress=progress_bar):
       workdirs.occupy(config, folder, stack)
     datasets = {folder: dataset for folder, (dataset, _) in data.items()}
     for folder, outcome in learn(left, datasets, started, progress):
-      summary = summaries_lib.summarize(left[folder], *data[folder], *outcome)
+      dataset, labels_changed = data[folder]
+      summary = summaries_lib.summarize(left[folder], dataset, labels_changed, *outcome)
       summaries[folder] = summary | {'runs_at_once': len(left)}
       files.write_json(folder / 'summary.json', summaries[folder])
   return summaries
 
 
-def check_configs(configs):
+def check_configs(configs: dict[pathlib.Path, config_dict.ConfigDict]) -> None:
   """Raises BadInput unless these runs can share a program."""
   first = None
   for folder, config in configs.items():
@@ -102,7 +106,7 @@ def check_configs(configs):
         )
 
 
-def obstacle(config):
+def obstacle(config: config_dict.ConfigDict) -> str | None:
   """Why a run cannot share a program with others, or None."""
   if jax.process_count() > 1:
     return 'there are several processes'
@@ -112,7 +116,7 @@ def obstacle(config):
   return None
 
 
-def shared(config):
+def shared(config: config_dict.ConfigDict) -> dict[str, Any]:
   """{field: value} for everything that runs of one program must have in common."""
   fields = config_lib.flatten(config)
   of_labels = not corruption.CORRUPTIONS[config.corruption.mode].images
@@ -123,7 +127,12 @@ def shared(config):
   return {f: value for f, value in fields.items() if f not in FREE} | images
 
 
-def learn(configs, datasets, started, progress):
+def learn(
+  configs: dict[pathlib.Path, config_dict.ConfigDict],
+  datasets: dict[pathlib.Path, Dataset],
+  started: float,
+  progress: Callable,
+) -> Iterator[tuple[pathlib.Path, tuple[sgd.TrainState, list[dict], str]]]:
   """Yields (folder, (state, records, stopped_by)) for each run as it ends.
 
   Answers the requests of all loops, round after round. Runs at the lowest step go first, so
@@ -179,7 +188,7 @@ class Stack(NamedTuple):
   If they are fewer than the stack's size, copies of the first one fill it up.
   """
 
-  members: list  # their folders
+  members: list[pathlib.Path]  # their folders
   state: sgd.TrainState
   keys: jax.Array  # (size,)
   rates: optimizers.Rates  # float32 (size,)
@@ -187,7 +196,12 @@ class Stack(NamedTuple):
   test_labels: jax.Array
 
 
-def assemble(stack, requests, configs, datasets):
+def assemble(
+  stack: Stack | None,
+  requests: dict[pathlib.Path, loop_lib.Request],
+  configs: dict[pathlib.Path, config_dict.ConfigDict],
+  datasets: dict[pathlib.Path, Dataset],
+) -> Stack:
   """Stacks the runs at the lowest step, reusing `stack` if its members have not changed.
 
   When some have left it, the others continue in a stack of the same size, whose program is
@@ -213,7 +227,12 @@ def assemble(stack, requests, configs, datasets):
   return Stack(members, state, *jax.device_put(arrays, spread))
 
 
-def answer(stack, requests, compiled, images):
+def answer(
+  stack: Stack,
+  requests: dict[pathlib.Path, loop_lib.Request],
+  compiled: 'Compiled',
+  images: list[jax.Array],
+) -> tuple[Stack, dict[pathlib.Path, Any]]:
   """(Stack, {folder: answer}): evaluations for the runs that request one, else steps."""
   folders = stack.members
   tasks = {folder: requests[folder].task for folder in folders}
@@ -237,7 +256,9 @@ def answer(stack, requests, compiled, images):
   return stack._replace(state=state), answers
 
 
-def evaluate(compiled, stack, images):
+def evaluate(
+  compiled: 'Compiled', stack: Stack, images: list[jax.Array]
+) -> list[dict[str, float]]:
   """Evaluates each run of a stack."""
   totals = jax.device_get(
     [
@@ -253,7 +274,9 @@ def evaluate(compiled, stack, images):
   ]
 
 
-def examine(compiled, stack, images):
+def examine(
+  compiled: 'Compiled', stack: Stack, images: list[jax.Array]
+) -> list[evaluation.Examples]:
   """The `evaluation.Examples` of each run of a stack."""
   found = compiled.examine(stack.state, images[0], stack.train_labels)
   return [evaluation.Examples(*own) for own in zip(*jax.device_get(found), strict=True)]
@@ -267,19 +290,20 @@ class Compiled(NamedTuple):
   examine, with the same arguments, -> `evaluation.Examples` of (r, n).
   """
 
-  epoch: Any
-  evaluate: Any
-  examine: Any
+  epoch: jax.stages.Wrapped
+  evaluate: jax.stages.Wrapped
+  examine: jax.stages.Wrapped
 
 
 @functools.lru_cache(maxsize=4)
-def compile_stack(program):
+def compile_stack(program: compiled_lib.Program) -> Compiled:
   """Compiles a Program for stacked runs."""
   model, make_tx, batch_size = program.model, program.make_tx, program.batch_size
   to_inputs = compiled_lib.from_rows(program)
   epoch = sgd.epoch_function(model, make_tx, to_inputs, batch_size, None)
   look = evaluation.examine_function(model, to_inputs, compiled_lib.EVALUATION_BATCH, None)
-  runs = sgd.TrainState(None, *5 * (0,))  # the axis of the runs; they share their step
+  # The axis of the runs, which share their step.
+  runs = sgd.TrainState._make([None, *5 * [0]])
   epochs = jax.vmap(epoch, (runs, None, None, 0, 0, 0), runs)
   examinations = jax.vmap(lambda *arguments: look(*arguments)[0], (runs, None, 0))
   evaluations = jax.vmap(
@@ -298,7 +322,7 @@ def compile_stack(program):
   )
 
 
-def stack_states(states):
+def stack_states(states: list[sgd.TrainState]) -> sgd.TrainState:
   """Stacks several TrainStates at the same step."""
   layout = jax.tree.map(lambda spec: NamedSharding(sharding.mesh(), spec), LAYOUT)
   return _stack_states(layout)(states)
@@ -313,7 +337,7 @@ def _stack_states(layout):
   return jax.jit(stack, out_shardings=layout)
 
 
-def unstack_states(state):
+def unstack_states(state: sgd.TrainState) -> list[sgd.TrainState]:
   """Splits a stacked TrainState into one per run."""
   return _unstack_states(NamedSharding(sharding.mesh(), WHOLE))(state)
 
@@ -328,7 +352,7 @@ def _unstack_states(everywhere):
   return jax.jit(unstack, out_shardings=everywhere)
 
 
-def lines(say, folder):
+def lines(say: Callable, folder: pathlib.Path) -> Callable:
   """Progress of one of many runs: its lines, prefixed with its name."""
 
   @contextlib.contextmanager

@@ -4,6 +4,10 @@ import contextlib
 import fcntl
 import json
 import os
+import pathlib
+from collections.abc import Iterator
+
+from ml_collections import config_dict
 
 from rethink_gen import config as config_lib
 from rethink_gen import files, paths
@@ -14,7 +18,7 @@ from rethink_gen.train import checkpoint
 DATA = 'data.json'  # the data that the run is trained on; missing in older runs
 
 
-def read_summary(config, workdir):
+def read_summary(config: config_dict.ConfigDict, workdir: pathlib.Path) -> dict | None:
   """The summary of this config's run in this folder, or None if it is not complete."""
   check_workdir(config, workdir)
   if not (workdir / 'summary.json').exists():
@@ -27,7 +31,9 @@ def read_summary(config, workdir):
     ) from error
 
 
-def occupy(config, workdir, stack):
+def occupy(
+  config: config_dict.ConfigDict, workdir: pathlib.Path, stack: contextlib.ExitStack
+) -> None:
   """Creates the folder, locks it until the stack unwinds, and writes config and data."""
   make_folder(workdir, '--workdir')
   stack.enter_context(only_writer(workdir))
@@ -38,7 +44,7 @@ def occupy(config, workdir, stack):
   files.write_json(workdir / 'config.json', config.to_dict())
 
 
-def make_folder(folder, flag):
+def make_folder(folder: pathlib.Path, flag: str) -> None:
   """Creates the folder given by a flag; raises BadInput if that fails."""
   try:
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +55,7 @@ def make_folder(folder, flag):
 
 
 @contextlib.contextmanager
-def only_writer(workdir):
+def only_writer(workdir: pathlib.Path) -> Iterator[None]:
   """Locks the folder; raises BadInput if another process is using it."""
   descriptor = os.open(workdir, os.O_RDONLY)
   try:
@@ -65,7 +71,7 @@ def only_writer(workdir):
     os.close(descriptor)
 
 
-def check_folder(workdir):
+def check_folder(workdir: pathlib.Path) -> None:
   """Raises BadInput unless this is a writable folder, or could become one."""
   checkpoint.check_folder(workdir)
   existing = next(path for path in (workdir, *workdir.parents) if path.exists())
@@ -78,7 +84,7 @@ def check_folder(workdir):
     raise BadInput(f'The folder {existing} is not writable; choose another --workdir.')
 
 
-def check_workdir(config, workdir):
+def check_workdir(config: config_dict.ConfigDict, workdir: pathlib.Path) -> None:
   """Raises BadInput unless this config may start or resume in this folder."""
   check_folder(workdir)
   if (workdir / 'config.json').exists():
@@ -105,7 +111,7 @@ def check_workdir(config, workdir):
     )
 
 
-def check_data(config, workdir):
+def check_data(config: config_dict.ConfigDict, workdir: pathlib.Path) -> None:
   """Raises BadInput if this folder's run was trained on different data than there are now.
 
   Nothing is compared if the data are not on this machine, or if the run comes from an older

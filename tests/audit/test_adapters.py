@@ -10,6 +10,8 @@ from rethink_gen.audit import adapters, randomizations, testing
 from rethink_gen.errors import BadInput
 from rethink_gen.train import compiled
 
+pytestmark = pytest.mark.slow
+
 RANDOM = np.random.default_rng(0)
 X = RANDOM.random((40, 5), np.float32)
 Y = np.arange(40) % 2

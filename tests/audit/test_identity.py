@@ -39,7 +39,7 @@ PRINT = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import model
-from rethink_gen import identity
+from rethink_gen.audit import identity
 print(identity.digest(model.Model({'alpha', 'beta', 'gamma', 'delta'})))
 """
 

@@ -24,12 +24,14 @@ from sklearn import (
 import rethink_gen
 from rethink_gen import config as config_lib
 from rethink_gen import train
-from rethink_gen.audit import adapters, randomizations, testing, trainings
+from rethink_gen.audit import adapters, randomizations, trainings, verdicts
 from rethink_gen.data import corruption, sources
 from rethink_gen.errors import BadInput
 from rethink_gen.progress import no_progress
 from rethink_gen.text import format_percent
 from rethink_gen.train import metrics
+
+pytestmark = pytest.mark.slow
 
 RANDOM = np.random.default_rng(0)
 FIGURES = ('train_accuracy', 'test_accuracy', 'train_loss', 'test_loss', 'steps_to_fit')
@@ -358,7 +360,7 @@ def test_a_forest_memorizes_and_a_support_vector_machine_need_not(test, digits, 
 
 def test_guessing_is_not_said_to_learn(test, digits):
   found = test(dummy.DummyClassifier(strategy='uniform'), *vectors(digits))
-  assert found.levels[0]['p_value'] > testing.audit_report.LEVEL
+  assert found.levels[0]['p_value'] > verdicts.LEVEL
   assert any('not shown to be better than chance' in s for s in found.verdict)
 
 

@@ -24,7 +24,8 @@ DISTORTIONS = ('random_crop', 'random_flip', 'color_jitter')
 # Takes a batch from a worker, prints the worker's process and waits to be killed.
 PARENT = """
 import multiprocessing, sys, time
-from tests.data.test_streaming import make_config
+sys.path[:0] = ['tests', 'tests/data']
+from test_streaming import make_config
 from rethink_gen.data import streaming
 if __name__ == '__main__':
   config = make_config(sys.argv[1], **{'dataset.workers': 1})

@@ -8,6 +8,8 @@ import pytest
 from rethink_gen.models import layers
 from rethink_gen.models.inception_v3 import InceptionV3
 
+pytestmark = pytest.mark.slow
+
 # The first three logits of `picture` for weights drawn by NumPy. They state the
 # architecture exactly and may change only when it is meant to change.
 LOGITS = (0.000488, -0.222938, -0.189767)

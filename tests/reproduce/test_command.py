@@ -234,7 +234,7 @@ def test_a_dry_run_lists_what_would_run_and_writes_nothing(whole, reproduce, tmp
     (('--artifact=table1', '--rows='), '--rows is empty'),
     (('--artifact=table1', '--shard=3/2'), '1/4'),
     (('--artifact=table1', '--shard=half'), '1/4'),
-    (('--artifact=table1', '--shard=1/2', '--collect'), 'one of them'),
+    (('--artifact=table1', '--shard=1/2', '--collect'), 'only one'),
     (('--artifact=table1', '--num_seeds=0'), 'num_seeds'),
     (('--artifact=table1', '--collect'), 'no finished run'),
     (('--artifact=table1', '--set=nonsense=1'), 'optimizer.learning_rate'),

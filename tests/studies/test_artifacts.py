@@ -13,6 +13,8 @@ from rethink_gen.reproduce import grid
 from rethink_gen.studies import complexity, hashing
 from rethink_gen.train import checkpoint, loop
 
+pytestmark = pytest.mark.slow
+
 SCALES = pytest.mark.parametrize('scale', scales.SCALES)
 ARTIFACTS = pytest.mark.parametrize('artifact', [complexity, hashing])
 

@@ -17,6 +17,8 @@ from rethink_gen.errors import BadInput
 from rethink_gen.models import layers
 from rethink_gen.train import loop, metrics, vmapped
 
+pytestmark = pytest.mark.slow
+
 make_config = functools.partial(helpers.make_config, num_epochs=3)
 
 
