@@ -11,12 +11,13 @@ from helpers import ROOT, command, environment
 
 # Fixtures that start programs, each of which imports JAX and compiles.
 PROGRAMS = {'main', 'reproduce', 'start', 'hosts', 'slurm', 'shell', 'follow', 'pages'}
+SLOW = PROGRAMS | {'cifar10'}
 
 
 def pytest_collection_modifyitems(items):
-  """Marks the tests that start programs as slow."""
+  """Marks the tests that start programs, or decode CIFAR-10, as slow."""
   for item in items:
-    if PROGRAMS & set(item.fixturenames):
+    if SLOW & set(item.fixturenames):
       item.add_marker(pytest.mark.slow)
 
 

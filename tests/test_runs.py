@@ -25,6 +25,8 @@ from rethink_gen.progress import no_progress
 from rethink_gen.runs import compare
 from rethink_gen.train import checkpoint, compiled, loading
 
+pytestmark = pytest.mark.slow
+
 make_config = functools.partial(helpers.make_config, checkpoint_every=1)
 
 

@@ -14,6 +14,8 @@ import pytest
 from rethink_gen import errors
 from rethink_gen.data import sources
 
+pytestmark = pytest.mark.slow
+
 # Loads a data set and prints what was imported on the way.
 START = """
 import sys

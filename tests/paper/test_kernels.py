@@ -9,6 +9,8 @@ from rethink_gen.reporting import artifacts, tables
 from rethink_gen.reproduce import grid
 from rethink_gen.theory import interpolation
 
+pytestmark = pytest.mark.slow
+
 ARTIFACTS = pytest.mark.parametrize('artifact', [mnist_kernel, cifar_kernel])
 
 

@@ -15,6 +15,8 @@ from rethink_gen.reproduce import grid, training
 from rethink_gen.reproduce.registry import ARTIFACTS
 from rethink_gen.train import compiled as compiled_lib
 
+pytestmark = pytest.mark.slow
+
 TINY = {
   'dataset.name': 'digits',
   'dataset.num_train': 64,
