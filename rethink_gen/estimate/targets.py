@@ -4,6 +4,7 @@ import os
 import re
 from typing import NamedTuple
 
+import jax
 from jax.experimental import topologies
 
 from rethink_gen.data import sources
@@ -24,6 +25,7 @@ TPU_VARIABLES = {
   'TPU_SKIP_MDS_QUERY': '1',
   'TPU_WORKER_HOSTNAMES': 'localhost',
   'TPU_ACCELERATOR_TYPE': 'v5litepod-16',
+  'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',  # nothing runs on a TPU that they would share
 }
 GPUS = {'h100': 'H100'}
 # XLA's GpuTargetConfig: the limits of the device, from NVIDIA's Hopper tuning guide and the
@@ -65,6 +67,8 @@ def find_target(name: str) -> Target:
   Raises:
     BadInput: for an unknown kind or topology, or where its compiler is not installed.
   """
+  # A program for a device that is not there cannot be read back from the cache.
+  jax.config.update('jax_enable_compilation_cache', False)
   found = re.fullmatch(r'(?:(\d+)\*)?(\w+):(\w+)', name)
   slices, kind, shape = found.groups() if found else (None, None, None)
   if kind in TPUS:
