@@ -13,7 +13,6 @@ Inception takes about 80 seconds per target on one core, Inception V3 several mi
 """
 
 import hashlib
-import importlib.util
 import json
 import pathlib
 
@@ -38,8 +37,6 @@ PRECISIONS = flags.DEFINE_list('precisions', ['bfloat16'], 'The precisions to co
 
 def main(_):
   cli.setup()
-  if importlib.util.find_spec('libtpu'):
-    jax.config.update('jax_platforms', 'cpu')  # there is a compiler, but no TPU
   out = pathlib.Path(OUT.value)
   out.mkdir(parents=True, exist_ok=True)
   cli.call(lambda _: compile_all(out), out)

@@ -45,7 +45,7 @@ def make_config(**changes):
 
 
 def stop_after(monkeypatch, calls):
-  """From now on a signal arrives after every so many calls of the compiled epoch."""
+  """Makes a signal arrive after every `calls` calls of the compiled epoch, from now on."""
   train_epoch, count = loop.train_epoch, 0
 
   def stopping(config, state, pace, update, received):

@@ -124,8 +124,6 @@ def report_compiled(config, share, name):
   Raises:
     BadInput: for devices that are unknown, or that the run does not fit.
   """
-  if jax.config.jax_platforms is None:  # an installed libtpu would look for a TPU
-    jax.config.update('jax_platforms', 'cpu')
   target = targets.find_target(name)
   with sharding.compiling_for(target.devices):
     config_lib.validate(config)

@@ -67,6 +67,9 @@ def find_target(name: str) -> Target:
   Raises:
     BadInput: for an unknown kind or topology, or where its compiler is not installed.
   """
+  # An installed libtpu would look for a TPU.
+  if jax.config.jax_platforms is None:  # type: ignore[attr-defined]
+    jax.config.update('jax_platforms', 'cpu')
   # A program for a device that is not there cannot be read back from the cache.
   jax.config.update('jax_enable_compilation_cache', False)
   found = re.fullmatch(r'(?:(\d+)\*)?(\w+):(\w+)', name)

@@ -221,7 +221,7 @@ def test_distortion_depends_on_seed_epoch_and_example_alone(data_dir):
   plain = make_config(data_dir)
   order = indices(plain, train(plain)).reshape(3, 48)
   epochs = whole[0].reshape(3, 48, 24, 24, 3)
-  for i in set(order[0]) & set(order[1]):  # distorted anew in every epoch
+  for i in set(order[0]) & set(order[1]):  # distorted differently in every epoch
     first, second = (epochs[epoch][order[epoch] == i] for epoch in (0, 1))
     assert (first != second).any()
   config.seed = 1

@@ -77,7 +77,7 @@ def test_weights_have_the_variance_of_the_initialization_and_no_correlations(
 
 
 def test_drawing_in_the_span_changes_no_probability():
-  """Of a linear layer, two points are both right with probability (pi - angle) / 2 pi."""
+  """A linear layer gets two points right with probability (pi - angle) / 2 pi."""
   x = np.array([[1, 0, 0, 0], [1, 1, 0, 0]], np.float32)
   sample = guessing.make_sample(x, np.array([1, 1]), 'gaussian')
   fits = len(guessing.find(KEY, sample, (4, 1), 'gaussian', 20_000))

@@ -246,7 +246,7 @@ print(json.dumps([t.jax.device_count(), alpha[:, :t.N].tolist(), guesses.tolist(
 
 
 def solve_on(devices, *arguments):
-  """What SCRIPT prints on so many devices."""
+  """What SCRIPT prints on a given number of devices."""
   flags = f'--xla_force_host_platform_device_count={devices}'
   script = SCRIPT.format(folder=os.path.dirname(__file__))
   output = subprocess.run(

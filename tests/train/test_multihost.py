@@ -10,7 +10,7 @@ from helpers import DIGITS, assert_same, end
 
 from rethink_gen.data import synthetic
 
-# In so many steps some unit of a wide network comes within rounding of ReLU's kink, and its
+# In so long a run some unit of a wide network comes within rounding of ReLU's kink, and its
 # weights then differ from there on. With this width none comes nearer than 3e-6.
 LONG = (
   *DIGITS,
@@ -40,7 +40,7 @@ def long_run(main, tmp_path_factory):
 
 @pytest.fixture
 def start_together(start):
-  """start_together(count, *arguments): so many processes of main, one run."""
+  """start_together(count, *arguments): that many processes of main, one run."""
 
   def run(count, *arguments, devices=1):
     with socket.socket() as free:
