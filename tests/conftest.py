@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from helpers import ROOT, command, environment
 
+os.environ.update(environment())  # before JAX starts its backend
+
 # Fixtures that start programs, each of which imports JAX and compiles.
 PROGRAMS = {'main', 'reproduce', 'start', 'hosts', 'slurm', 'shell', 'follow', 'pages'}
 SLOW = PROGRAMS | {'cifar10'}

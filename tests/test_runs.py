@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -238,8 +237,8 @@ def test_a_run_of_one_device_is_opened_on_eight(made, tmp_path):
     'opened.initial_params()\n'
     f'runs.export(opened, {str(tmp_path / "params.npz")!r})'
   )
-  environment = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
-  subprocess.run([sys.executable, '-c', script], cwd=ROOT, env=environment, check=True)
+  command = [sys.executable, '-c', script]
+  subprocess.run(command, cwd=ROOT, env=helpers.environment(8), check=True)
   with np.load(tmp_path / 'params.npz') as file:
     kernel = runs.open(made / 'first').params['Dense_0']['kernel']
     np.testing.assert_array_equal(file['params/Dense_0/kernel'], kernel)

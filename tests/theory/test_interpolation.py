@@ -7,6 +7,7 @@ import hypothesis
 import jax
 import numpy as np
 import pytest
+from helpers import environment
 from hypothesis import strategies as st
 from scipy.spatial import distance
 
@@ -247,11 +248,10 @@ print(json.dumps([t.jax.device_count(), alpha[:, :t.N].tolist(), guesses.tolist(
 
 def solve_on(devices, *arguments):
   """What SCRIPT prints on a given number of devices."""
-  flags = f'--xla_force_host_platform_device_count={devices}'
   script = SCRIPT.format(folder=os.path.dirname(__file__))
   output = subprocess.run(
     [sys.executable, '-c', script, *arguments],
-    env=os.environ | {'XLA_FLAGS': flags},
+    env=environment(devices),
     capture_output=True,
     text=True,
     check=True,

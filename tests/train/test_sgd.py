@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import environment
 
 from rethink_gen import config as config_lib
 from rethink_gen import models
@@ -292,10 +293,9 @@ def check_batch_norm_per_device():
 
 
 def test_batch_normalization_of_each_devices_part():
-  flags = {'XLA_FLAGS': '--xla_force_host_platform_device_count=4'}
   code = 'import test_sgd; test_sgd.check_batch_norm_per_device()'
   folder = pathlib.Path(__file__).parent
   command = [sys.executable, '-c', code]
   path = {'PYTHONPATH': os.pathsep.join([str(folder.parent), str(folder)])}
-  done = subprocess.run(command, env=os.environ | flags | path, cwd=folder, text=True)
+  done = subprocess.run(command, env=environment(4) | path, cwd=folder, text=True)
   assert done.returncode == 0

@@ -67,7 +67,6 @@ def test_each_run_ends_as_it_does_alone(tmp_path):
 
 def test_the_runs_spread_over_devices_end_as_they_do_alone(tmp_path):
   """Five on two devices, so that one place of the stack is left over."""
-  flags = {'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}
   code = (
     'import pathlib, sys, test_vmapped;'
     'test_vmapped.check_against_runs_alone(pathlib.Path(sys.argv[1]))'
@@ -75,7 +74,7 @@ def test_the_runs_spread_over_devices_end_as_they_do_alone(tmp_path):
   here = pathlib.Path(__file__).parent
   path = {'PYTHONPATH': os.pathsep.join([str(here.parent), str(here)])}
   command = [sys.executable, '-c', code, str(tmp_path)]
-  done = subprocess.run(command, env=os.environ | flags | path, cwd=here, check=False)
+  done = subprocess.run(command, env=helpers.environment(2) | path, cwd=here, check=False)
   assert done.returncode == 0
 
 
