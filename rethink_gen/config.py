@@ -13,6 +13,7 @@ from rethink_gen.data.corruption import CORRUPTIONS
 from rethink_gen.errors import BadInput
 from rethink_gen.models.inception_v3 import SMALLEST
 from rethink_gen.models.initialization import RULES
+from rethink_gen.models.mlp import PARAMETRIZATIONS
 
 # name: function(schedule of the learning rate, momentum) -> optax transformation
 OPTIMIZERS = {'sgd': optax.sgd}
@@ -53,6 +54,8 @@ def default() -> config_dict.ConfigDict:
   config.model.initialization = 'glorot_uniform'  # or another of initialization.RULES
   config.model.depth = optional(int)  # mlp: hidden layers; None: 1
   config.model.width = optional(int)  # mlp: units per hidden layer; None: 512
+  config.model.parametrization = optional(str)  # mlp: ntk, mup; None: standard
+  config.model.base_width = optional(int)  # mlp: where all of these agree; None: 512
   config.model.modules = optional(str)  # inception; None: the paper's, inception.MODULES
   config.model.repeats = optional(str)  # inception_v3: modules at each size; None: 3 4 2
   config.model.batch_norm = optional(bool)  # inception; None: True
@@ -129,6 +132,11 @@ ACCEPTED = {
     "three positive numbers, such as '1 1 1'",
   ),
   'model.width': _count('units', most=1_000_000),
+  'model.parametrization': (
+    lambda v: v in PARAMETRIZATIONS,
+    f'one of {", ".join(PARAMETRIZATIONS)}',
+  ),
+  'model.base_width': _count('units', most=1_000_000),
   'regularization.weight_decay': (
     lambda v: 0 <= v < math.inf,
     'a finite number, 0 or more',

@@ -23,7 +23,7 @@ def code_cells(notebook):
 
 def test_there_are_notebooks():
   assert [path.stem for path in NOTEBOOKS] == [
-    *('inspect_checkpoint', 'randomization_test', 'theory')
+    *('inspect_checkpoint', 'randomization_test', 'studies', 'theory')
   ]
 
 

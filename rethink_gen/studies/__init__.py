@@ -1,6 +1,14 @@
 """Follow-up studies: one module per question, with the interface of an artifact."""
 
-from rethink_gen.studies import complexity, fitting_time, hashing, simplicity_bias, volume
+from rethink_gen.studies import (
+  complexity,
+  double_descent,
+  fitting_time,
+  hashing,
+  infinite_width,
+  simplicity_bias,
+  volume,
+)
 
 STUDIES = {
   'complexity': complexity,
@@ -8,4 +16,6 @@ STUDIES = {
   'fitting_time': fitting_time,
   'volume': volume,
   'simplicity_bias': simplicity_bias,
+  'infinite_width': infinite_width,
+  'double_descent': double_descent,
 }

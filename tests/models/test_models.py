@@ -191,7 +191,10 @@ def test_bfloat16_keeps_the_weights_in_float32(name, initialized):
 def test_own_fields():
   start = 'initialization'
   per_device = 'batch_norm_per_device'
-  assert models.own_fields('mlp') == ['depth', 'width', start]
+  assert models.own_fields('mlp') == [
+    *('depth', 'width', 'parametrization', 'base_width'),
+    start,
+  ]
   assert models.own_fields('inception') == ['modules', 'batch_norm', per_device, start]
   assert models.own_fields('inception_v3') == ['repeats', 'aux_head', per_device, start]
   assert models.own_fields('alexnet') == [start]
