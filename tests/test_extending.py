@@ -45,7 +45,7 @@ def follow(tmp_path):
 def register(file, study):
   """What the page says in words: the import, and the entry of STUDIES."""
   text = file.read_text()
-  text = text.replace(' import complexity', f' import {study}, complexity')
+  text = text.replace('  complexity,', f'  complexity,\n  {study},', 1)
   file.write_text(text.replace('STUDIES = {', f"STUDIES = {{\n  '{study}': {study},"))
 
 

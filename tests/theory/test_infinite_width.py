@@ -184,16 +184,16 @@ def test_predicted_losses_are_those_of_kernel_descent(share, seed):
 
 
 def test_a_wide_network_follows_the_prediction_and_a_wider_one_more_closely():
-  """The largest gap, as a share of |y|^2, is about 0.1 at 128 units and 0.01 at 16,384."""
+  """The largest gap is below 0.04 |y|^2 at 4,096 units."""
   x = on_sphere(10, 30)
   labels = np.resize([1.0, -1.0], 10)
   own = spectrum(x, labels)
   rate = float(1 / own.values[-1])
   predicted = theory.predicted_losses(own, rate, np.arange(31))
   gaps = []
-  for width in (128, 16_384):
+  for width in (128, 4_096):
     arrays = jnp.float32(x), jnp.float32(labels)
     measured = theory.measured_losses(jax.random.key(0), *arrays, width, rate, 30)
     assert measured[0] == pytest.approx(10, rel=1e-5)  # u(0) = 0
     gaps.append(abs(measured - predicted).max() / 10)
-  assert gaps[1] < min(0.02, gaps[0] / 3)
+  assert gaps[1] < min(0.04, gaps[0] / 2)
