@@ -7,7 +7,7 @@ import hypothesis
 import jax
 import numpy as np
 import pytest
-from helpers import environment
+from helpers import ROOT, environment
 from hypothesis import strategies as st
 from scipy.spatial import distance
 
@@ -232,7 +232,7 @@ def test_an_order_keeps_neighbors_together():
 SCRIPT = """
 import json, pathlib, sys
 import numpy as np
-sys.path.insert(0, {folder!r})
+sys.path[:0] = {folders!r}
 import test_interpolation as t
 t.interpolation.BLOCK = 8
 data = t.data.__wrapped__()
@@ -248,7 +248,7 @@ print(json.dumps([t.jax.device_count(), alpha[:, :t.N].tolist(), guesses.tolist(
 
 def solve_on(devices, *arguments):
   """What SCRIPT prints on a given number of devices."""
-  script = SCRIPT.format(folder=os.path.dirname(__file__))
+  script = SCRIPT.format(folders=[os.path.dirname(__file__), f'{ROOT}/tests'])
   output = subprocess.run(
     [sys.executable, '-c', script, *arguments],
     env=environment(devices),
