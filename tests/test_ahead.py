@@ -14,7 +14,9 @@ import pytest
 from helpers import ROOT
 
 COMPILER = os.environ.get('RETHINK_GEN_LIBTPU')
-ENVIRONMENT = os.environ | ({'TPU_LIBRARY_PATH': COMPILER} if COMPILER else {})
+# Without the suite's own XLA_FLAGS: what is tested is what users compile.
+ENVIRONMENT = os.environ | {'XLA_FLAGS': ''}
+ENVIRONMENT |= {'TPU_LIBRARY_PATH': COMPILER} if COMPILER else {}
 REASON = 'needs the TPU compiler: set RETHINK_GEN_LIBTPU to a libtpu.so'
 needs_compiler = pytest.mark.skipif(not COMPILER, reason=REASON)
 SCRIPT = """
