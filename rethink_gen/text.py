@@ -1,7 +1,7 @@
 """Text and numbers formatted for people to read."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 
 def shorten(text: str, width: int) -> str:
@@ -30,6 +30,12 @@ def format_range(values: Collection[float]) -> str:
   """'18.75 to 21.00', minimum to maximum, or one number if both print alike."""
   ends = [f'{end:.2f}' for end in (min(values), max(values))]
   return ' to '.join(dict.fromkeys(ends))
+
+
+def format_list(items: Iterable) -> str:
+  """'1, 2 and 3'; at least one item."""
+  *most, last = map(str, items)
+  return f'{", ".join(most)} and {last}' if most else last
 
 
 def format_quantity(number: float, unit: str) -> str:

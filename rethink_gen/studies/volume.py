@@ -14,6 +14,7 @@ from rethink_gen.data import sources
 from rethink_gen.errors import BadInput
 from rethink_gen.reporting import drawing
 from rethink_gen.reporting.artifacts import Column, Row, Runs
+from rethink_gen.text import format_list
 from rethink_gen.theory import guessing, significance
 
 TITLE = 'Guess and check: how random networks that fit a few images generalize'
@@ -474,12 +475,14 @@ def findings(entries: list[dict]) -> Iterator[str]:
     if not own:
       continue
     ours = [entry['ours'] for entry in own]
-    sizes = _listed(entry['changes']['num_train'] for entry in own)
+    sizes = format_list(entry['changes']['num_train'] for entry in own)
     guess, sgd = (
-      _listed(f'{o[f"{kind}_accuracy"]:.1f} ± {o[f"{kind}_interval"]:.1f}' for o in ours)
+      format_list(
+        f'{o[f"{kind}_accuracy"]:.1f} ± {o[f"{kind}_interval"]:.1f}' for o in ours
+      )
       for kind in ('guess', 'sgd')
     )
-    above = _listed(f'{o["above_chance"]:.0f}' for o in ours)
+    above = format_list(f'{o["above_chance"]:.0f}' for o in ours)
     yield (
       f'{depth} hidden layer{"s" * (depth > 1)} of {width}, {initialization} weights: '
       f'random networks that fit n = {sizes} images have a test accuracy of {guess} %, '
@@ -514,9 +517,3 @@ def findings(entries: list[dict]) -> Iterator[str]:
         'draws per training set or more, and max_draws is '
         f'{entry["changes"]["max_draws"]:,}.'
       )
-
-
-def _listed(items):
-  """'1, 2 and 3'."""
-  *most, last = map(str, items)
-  return f'{", ".join(most)} and {last}' if most else last

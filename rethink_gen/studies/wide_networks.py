@@ -140,8 +140,9 @@ def draw_examples(dataset: Dataset, count: int, seed: int, number: int) -> Datas
   return dataset._replace(x_train=dataset.x_train[chosen], y_train=dataset.y_train[chosen])
 
 
+@functools.lru_cache(maxsize=1)
 def two_classes(name: str) -> Dataset:
-  """The Dataset of the first two classes."""
+  """The Dataset of the first two classes, cached for all rows."""
   dataset = sources.load(name)
   train, test = (np.isin(y, CLASSES) for y in (dataset.y_train, dataset.y_test))
   return Dataset(

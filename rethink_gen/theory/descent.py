@@ -180,7 +180,7 @@ def init(seed: Sequence[int], widths: Sequence[int], d: int, k: int) -> Networks
   A network depends on the seed, a tuple of numbers of 0 or more, and its own width only.
   """
   first, last = [], []
-  for width in widths:  # in NumPy, as XLA takes minutes to compile so many draws
+  for width in widths:  # NumPy, because XLA takes minutes to compile these draws
     random = np.random.default_rng((*seed, width))
     first.append(random.standard_normal((d, width), np.float32) * (2 / d) ** 0.5)
     last.append(random.standard_normal((width, k), np.float32) / width**0.5)

@@ -28,7 +28,7 @@ def of_equal_norm(count, dimensions=12, seed=0):
 
 
 def test_one_layer_is_a_monte_carlo_mean_over_units():
-  """Of relu(u) relu(v), and of u's and v's being positive, within 5 standard errors."""
+  """The mean of relu(u) relu(v), and P(u > 0, v > 0), within 5 standard errors."""
   x = inputs(2)
   weight, bias, units = 1.7, 0.3, 400_000
   rng = np.random.default_rng(1)

@@ -6,6 +6,7 @@ import numpy as np
 
 from rethink_gen.studies.double_descent.curves import largest_rise, of_curve, samples_of
 from rethink_gen.studies.double_descent.least_squares import NOISES
+from rethink_gen.text import format_list
 
 # Test errors in percent differ at this many standard errors of their difference.
 DIFFERENT = 2
@@ -49,8 +50,8 @@ def say_fourier(entries: list[dict]) -> Iterator[str]:
       f'best test error below N = n is {_pm(points[0], "error")} % (N = {best:,}); at '
       f'N = n it is {_pm(points[1], "error")} %, {ratio:.1f} times as high, and at '
       f'N = {widest:,} {_pm(points[2], "error")} % (± standard errors over '
-      f'seeds). At these three widths the squared risk is {_listed(risks)}, and the weight '
-      f'norm {_listed(norms)}.'
+      f'seeds). At these three widths the squared risk is {format_list(risks)}, and the '
+      f'weight norm {format_list(norms)}.'
     )
     shown = rise.size > DIFFERENT * rise.error
     yield (
@@ -70,12 +71,13 @@ def say_fourier_samples(entries: list[dict]) -> Iterator[str]:
       by_width.setdefault(width, []).append((count, ours))
   for width, curve in by_width.items():
     if len(curve) == len(counts) > 1:
-      errors = _listed(_pm(ours, 'error') for _, ours in curve)
-      ridge = _listed(_pm(ours, 'ridge_error') for _, ours in curve)
+      errors = format_list(_pm(ours, 'error') for _, ours in curve)
+      ridge = format_list(_pm(ours, 'ridge_error') for _, ours in curve)
       rise = largest_rise(curve, 'error')
+      sizes = format_list(f'{count:,}' for count in counts)
       hurts = rise.size > DIFFERENT * rise.error
       yield (
-        f'{width:,} Fourier features on n = {_listed(f"{count:,}" for count in counts)} '
+        f'{width:,} Fourier features on n = {sizes} '
         f'images, {100 * NOISES[-1]:.0f} % wrong labels: the test error is {errors} % '
         f'without ridge and {ridge} % with the best. More examples '
         f'{"hurt" if hurts else "are not shown to hurt"} without ridge.'
@@ -116,25 +118,15 @@ def say_network(curve: list[tuple[int, dict]], n: int, noise: float) -> Iterator
     f'The training error is first below 1 % {fits}; there are nK parameters, where a '
     f'squared loss could first be fitted, at H = {last["threshold"]:.1f}.'
   )
-  rise = largest_rise(curve, 'error')
-  if rise and rise.size > DIFFERENT * rise.error:
-    yield (
-      f'{start}: test error peaks in width. It is {_pm(at[rise.low], "error")} % at '
-      f'H = {rise.low}, {_pm(at[rise.width], "error")} % at H = {rise.width} and '
-      f'{_pm(last, "error")} % at H = {widest}. {expected}'
-    )
+  if peak := _peak(curve, 'error', '.1f', ' %'):
+    yield f'{start}: test error {peak} {expected}'
   else:
     yield (
       f'{start}: no peak in width is shown; test error falls to {_pm(last, "error")} % at '
       f'H = {widest}. {expected}'
     )
-  rise = largest_rise(curve, 'loss')
-  if rise and rise.size > DIFFERENT * rise.error:
-    yield (
-      f'{start}: test loss peaks in width. It is {_pm(at[rise.low], "loss", ".2f")} at '
-      f'H = {rise.low}, {_pm(at[rise.width], "loss", ".2f")} at H = {rise.width} and '
-      f'{_pm(last, "loss", ".2f")} at H = {widest}.'
-    )
+  if peak := _peak(curve, 'loss', '.2f', ''):
+    yield f'{start}: test loss {peak}'
   for column, words in (
     ('longer', 'training to the end, instead of to the best epoch on held-out images,'),
     ('fall', 'after a higher error in between (epoch-wise double descent), more training'),
@@ -147,7 +139,7 @@ def say_network(curve: list[tuple[int, dict]], n: int, noise: float) -> Iterator
       most = max(found, key=lambda width: at[width][column])
       yield (
         f'{start}: {words} {sign} the test error by more than {DIFFERENT} standard errors '
-        f'at H = {_listed(found)}; the most is {_pm(at[most], column)} points '
+        f'at H = {format_list(found)}; the most is {_pm(at[most], column)} points '
         f'(H = {most}).'
       )
     else:
@@ -155,6 +147,16 @@ def say_network(curve: list[tuple[int, dict]], n: int, noise: float) -> Iterator
         f'{start}: {words} {sign} the test error at no width by more than {DIFFERENT} '
         'standard errors.'
       )
+
+
+def _peak(curve, column, form, unit):
+  """'peaks in width. It is ...', or None if it does not."""
+  rise = largest_rise(curve, column)
+  if not rise or rise.size <= DIFFERENT * rise.error:
+    return None
+  places = rise.low, rise.width, curve[-1][0]
+  values = [f'{_pm(dict(curve)[w], column, form)}{unit} at H = {w}' for w in places]
+  return f'peaks in width. It is {format_list(values)}.'
 
 
 def say_network_samples(entries: list[dict]) -> Iterator[str]:
@@ -175,7 +177,7 @@ def say_network_samples(entries: list[dict]) -> Iterator[str]:
     most = max(changes, key=lambda width: changes[width].size)
     where = (
       f'raises the test error by more than {DIFFERENT} standard errors at H = '
-      f'{_listed(hurt)}'
+      f'{format_list(hurt)}'
       if hurt
       else f'raises the test error at no width by more than {DIFFERENT} standard errors'
     )
@@ -184,9 +186,3 @@ def say_network_samples(entries: list[dict]) -> Iterator[str]:
       f'{many:,} {where}; the largest change is {changes[most].size:+.1f} ± '
       f'{changes[most].error:.1f} points at H = {most}.'
     )
-
-
-def _listed(items):
-  """'1, 2 and 3'."""
-  *most, last = map(str, items)
-  return f'{", ".join(most)} and {last}' if most else last
