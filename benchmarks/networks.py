@@ -24,7 +24,8 @@ from rethink_gen.theory import boolean_functions, guessing
 POINTS, INPUTS, STEPS = 8, 784, 200
 SIZES = (INPUTS, 32, 1)
 PRIOR = boolean_functions.Prior(7, 2, 40, 'relu', 1.0, 0.1)
-MANY, FEW = 512, 32  # networks that are trained together, and in the loop
+MANY = 512  # networks that are trained together
+FEW = 256  # networks in the loop
 
 ROUNDS = flags.DEFINE_integer('rounds', 5, 'Number of turns for each.', lower_bound=1)
 
@@ -39,12 +40,12 @@ def measure():
   out = report.new_folder()
   results = report.describe_machine() | {'measurements': []}
   print(report.describe(results), flush=True)
-  for (name, case), (together, one_by_one) in cases().items():
+  for (name, case), (run, many) in cases().items():
     found = {
       'measure': name,
       'case': case,
       'unit': 'ms per network',
-      'values': in_turns({'ours': together, 'one by one': one_by_one}),
+      'values': in_turns(run, many),
     }
     print(report.line(found), flush=True)
     results['measurements'].append(found)
@@ -55,67 +56,55 @@ def measure():
     report.write(out, report.table(results), report.draw(results))
 
 
-def in_turns(turns):
-  """{who: [ms per network in each round]}; a turn returns the number of its networks."""
-  for turn in turns.values():
-    turn()  # compiles
-  values = {who: [] for who in turns}
+def in_turns(run, many):
+  """{who: [ms per network in each round]} of run(first, count), for many at once or one."""
+  run(0, many)
+  run(0, 1)  # both are compiled now
+  values = {'ours': [], 'one by one': []}
   for _ in range(ROUNDS.value):
-    for who, turn in turns.items():
+    for who, calls, count in (('ours', 1, many), ('one by one', FEW, 1)):
       started = time.perf_counter()
-      count = turn()
-      values[who].append((time.perf_counter() - started) * 1e3 / count)
+      for first in range(calls):
+        run(first, count)
+      values[who].append((time.perf_counter() - started) * 1e3 / (calls * count))
   return values
 
 
 def cases():
-  """{(measure, case): (all networks in one program, the loop)}."""
+  """{(measure, case): (run(first, count), the count for one program)}."""
   random = np.random.default_rng(0)
   signs = np.tile((-1.0, 1.0), POINTS // 2)
   sample = guessing.make_sample(random.normal(size=(POINTS, INPUTS)), signs, 'gaussian')
   key = jax.random.key(0)
   layers = guessing.networks(key, np.arange(MANY), sample, SIZES, 'gaussian')
+  targets = random.random((MANY, 2**PRIOR.num_inputs)) < 0.5
+  halves = np.stack([random.permutation(2**PRIOR.num_inputs)[::2] for _ in targets])
 
-  def guess(draws, chunk=None):
-    guessing.find(key, sample, SIZES, 'gaussian', draws, chunk=chunk)
-    return draws
+  def guess(first, count):
+    chunk = 1 if count == 1 else None
+    guessing.find(key, sample, SIZES, 'gaussian', count, first, chunk)
 
   def train(first, count):
     chosen = [weights[first : first + count] for weights in layers]
-    targets = np.zeros(count, np.float32)  # never reached: all take STEPS steps
+    goals = np.zeros(count, np.float32)  # never reached: all take STEPS steps
     jax.block_until_ready(
-      guessing.train(key, chosen, sample.x, sample.signs, targets, 0.01, STEPS)
+      guessing.train(key, chosen, sample.x, sample.signs, goals, 0.01, STEPS)
     )
 
-  targets = random.random((MANY, 2**PRIOR.num_inputs)) < 0.5
-  halves = np.stack([random.permutation(2**PRIOR.num_inputs)[::2] for _ in targets])
+  def tabulate(first, count):
+    boolean_functions.sample(PRIOR, 0, first, count)
 
   def fit(first, count):
     chosen = slice(first, first + count)
     boolean_functions.fit(PRIOR, 0, targets[chosen], halves[chosen], 8, 0.1, 20)
 
-  def loop(function):
-    for first in range(FEW):
-      function(first, 1)
-    return FEW
-
-  def together(function):
-    function(0, MANY)
-    return MANY
-
-  def tabulate(first, count):
-    boolean_functions.sample(PRIOR, 0, first, count)
-
   of_points = f'{INPUTS}-32-1, {POINTS} points'
   of_tables = f'{PRIOR.num_inputs}-40-40-1, {PRIOR.activation}'
   return {
-    ('guessed', of_points): (lambda: guess(2**16), lambda: guess(256, chunk=1)),
-    ('trained', of_points): (lambda: together(train), lambda: loop(train)),
-    ('tabulated', of_tables): (
-      lambda: tabulate(0, 2**14) or 2**14,
-      lambda: loop(tabulate),
-    ),
-    ('trained', of_tables): (lambda: together(fit), lambda: loop(fit)),
+    ('guessed', of_points): (guess, 2**16),
+    ('trained', of_points): (train, MANY),
+    ('tabulated', of_tables): (tabulate, 2**14),
+    ('trained', of_tables): (fit, MANY),
   }
 
 
