@@ -3,11 +3,12 @@
 import json
 import os
 import pathlib
-import subprocess
 
+import forked
+import jax
 import numpy as np
 import pytest
-from helpers import ROOT, command, environment
+from helpers import ROOT, environment
 
 os.environ.update(environment())  # before JAX starts its backend
 
@@ -16,23 +17,39 @@ PROGRAMS = {'main', 'reproduce', 'start', 'hosts', 'slurm', 'shell', 'follow', '
 SLOW = PROGRAMS | {'cifar10'}
 
 
+# The files that take a minute or more, the longest first.
+LONG = (
+  *('reproduce/test_command', 'train/test_multihost', 'audit/test_testing'),
+  *('test_notebooks', 'test_slurm', 'test_ahead', 'train/test_loop'),
+)
+
+
 def pytest_collection_modifyitems(items):
-  """Marks the tests that start programs, or decode CIFAR-10, as slow."""
+  """Marks the tests that start programs, or decode CIFAR-10, as slow; long files go first.
+
+  Started last, a long file would keep one process busy while the others have nothing to do.
+  """
   for item in items:
     if SLOW & set(item.fixturenames):
       item.add_marker(pytest.mark.slow)
+  names = [f'{name}.py' for name in LONG]
+  ranks = {ROOT / 'tests' / name: rank for rank, name in enumerate(names)}
+  items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @pytest.fixture(scope='session', autouse=True)
 def cache(tmp_path_factory):
   """A cache folder for the whole session, so that tests leave the user's alone.
 
-  Those that run at the same time share it.
+  Those that run at the same time share it, and what a test or a program has compiled no
+  other compiles again.
   """
   folder = tmp_path_factory.getbasetemp()
   if 'PYTEST_XDIST_WORKER' in os.environ:
     folder = folder.parent
   os.environ['RETHINK_GEN_CACHE'] = str(folder / 'cache')
+  jax.config.update('jax_compilation_cache_dir', str(folder / 'cache/xla'))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 
 
 @pytest.fixture(scope='session')
@@ -53,16 +70,8 @@ def images():
 
 
 def complete(module):
-  def run(*arguments, devices=1, timeout=300, **options):
-    return subprocess.run(
-      command(module, *arguments),
-      cwd=ROOT,
-      env=environment(devices),
-      capture_output=True,
-      text=True,
-      timeout=timeout,
-      **options,
-    )
+  def run(*arguments, devices=1, timeout=300):
+    return forked.complete((module, *arguments), environment(devices), ROOT, timeout)
 
   return run
 
@@ -85,14 +94,8 @@ def start():
   processes = []
 
   def run(module, *arguments, devices=1, **variables):
-    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
-    # As `complete` has it, so that what it has compiled need not be compiled again.
-    process = subprocess.Popen(
-      command(module, *arguments),
-      cwd=ROOT,
-      env=environment(devices) | variables,
-      **pipes,
-    )
+    words = (module, *arguments)
+    process = forked.Program(words, environment(devices) | variables, ROOT)
     processes.append(process)
     return process
 

@@ -276,9 +276,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_end(
   ('program', 'library'),
   [('main', 'jax'), ('reproduce', 'jax'), ('estimate', 'jax'), ('data.prepare', 'numpy')],
 )
-def test_an_interrupt_while_a_program_starts_is_said_in_a_line(
-  start, tmp_path, program, library
-):
+def test_an_interrupt_while_a_program_starts_is_said_in_a_line(tmp_path, program, library):
   """It comes in a callback of the garbage collector, where Python ignores exceptions."""
   (tmp_path / f'{library}.py').write_text(
     'import gc, os, signal\n'
@@ -287,10 +285,14 @@ def test_an_interrupt_while_a_program_starts_is_said_in_a_line(
     'raise SystemExit(9)\n'
   )
   path = os.pathsep.join([str(tmp_path), str(ROOT)])
-  process = start(f'rethink_gen.{program}', PYTHONPATH=path)
-  _, stderr = process.communicate()
-  assert process.returncode == 130
-  assert stderr == 'SIGINT: the same command resumes from what was saved.\n'
+  done = subprocess.run(
+    [sys.executable, '-m', f'rethink_gen.{program}'],
+    env=os.environ | {'PYTHONPATH': path},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 130
+  assert done.stderr == 'SIGINT: the same command resumes from what was saved.\n'
 
 
 def test_a_library_leaves_interrupts_alone():

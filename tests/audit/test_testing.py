@@ -5,11 +5,13 @@ import subprocess
 import sys
 
 import flax.linen as nn
+import forked
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import environment
 from sklearn import (
   base,
   dummy,
@@ -663,14 +665,7 @@ def command(tmp_path):
   )
 
   def run(*arguments):
-    return subprocess.run(
-      [sys.executable, '-m', 'rethink_gen.audit', *arguments],
-      cwd=tmp_path,
-      env=os.environ | {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},
-      capture_output=True,
-      text=True,
-      timeout=200,
-    )
+    return forked.complete(('rethink_gen.audit', *arguments), environment(), tmp_path, 200)
 
   return run
 
