@@ -5,6 +5,7 @@ import math
 import re
 from typing import Any
 
+import jax.numpy as jnp
 import optax
 from ml_collections import config_dict
 
@@ -15,8 +16,14 @@ from rethink_gen.models.inception_v3 import SMALLEST
 from rethink_gen.models.initialization import RULES
 from rethink_gen.models.mlp import PARAMETRIZATIONS
 
+
+def _inverse_sqrt_sgd(schedule, momentum):
+  """SGD whose learning rate also falls as 1/sqrt(1 + floor(step/512)), arXiv:1912.02292."""
+  return optax.sgd(lambda step: schedule(step) / jnp.sqrt(1 + step // 512), momentum)
+
+
 # name: function(schedule of the learning rate, momentum) -> optax transformation
-OPTIMIZERS = {'sgd': optax.sgd}
+OPTIMIZERS = {'sgd': optax.sgd, 'inverse_sqrt_sgd': _inverse_sqrt_sgd}
 PRECISIONS = ('float32', 'bfloat16')
 # Kernels that decay: all, or only those of linear layers except the last, as in
 # TensorFlow's CIFAR-10 tutorial.
@@ -50,10 +57,11 @@ def default() -> config_dict.ConfigDict:
   config.corruption.seed = 0
 
   config.model = config_dict.ConfigDict()
-  config.model.name = 'mlp'  # alexnet, inception, inception_v3, mlp
+  config.model.name = 'mlp'  # alexnet, cnn, inception, inception_v3, mlp
   config.model.initialization = 'glorot_uniform'  # or another of initialization.RULES
   config.model.depth = optional(int)  # mlp: hidden layers; None: 1
-  config.model.width = optional(int)  # mlp: units per hidden layer; None: 512
+  # mlp: units per hidden layer; None: 512. cnn: channels of the first block; None: 64
+  config.model.width = optional(int)
   config.model.parametrization = optional(str)  # mlp: ntk, mup; None: standard
   config.model.base_width = optional(int)  # mlp: where all of these agree; None: 512
   config.model.modules = optional(str)  # inception; None: the paper's, inception.MODULES

@@ -14,12 +14,14 @@ import dataclasses
 import jax.numpy as jnp
 
 from rethink_gen.models.alexnet import AlexNet
+from rethink_gen.models.cnn import CNN
 from rethink_gen.models.inception import Inception
 from rethink_gen.models.inception_v3 import InceptionV3
 from rethink_gen.models.mlp import MLP
 
 MODELS = {
   'alexnet': AlexNet,
+  'cnn': CNN,
   'inception': Inception,
   'inception_v3': InceptionV3,
   'mlp': MLP,

@@ -29,6 +29,7 @@ PACES = {
   ('generated_images', 'inception_v3'): 1 / 5,
   ('imagenet2012', 'inception_v3'): 1.0,
 }
+UNKNOWN_PACE = 1 / 500
 
 
 def make_settings(row: Row, seed: int) -> config_dict.ConfigDict:
@@ -113,7 +114,7 @@ def expected_seconds(job, jobs: dict, seconds: dict[pathlib.Path, float]) -> flo
   same_size = [found for found in same_model if num_train(found[1]) == num_train(config)]
   finished = same_size or same_model
   if not finished:
-    return work(config) * PACES[config.dataset.name, config.model.name]
+    return work(config) * PACES.get((config.dataset.name, config.model.name), UNKNOWN_PACE)
   took, saw = sum(s for s, _ in finished), sum(work(other) for _, other in finished)
   return work(config) * took / saw
 

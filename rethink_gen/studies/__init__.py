@@ -3,6 +3,7 @@
 from rethink_gen.studies import (
   complexity,
   double_descent,
+  double_descent_cnn,
   fitting_time,
   hashing,
   infinite_width,
@@ -18,4 +19,5 @@ STUDIES = {
   'simplicity_bias': simplicity_bias,
   'infinite_width': infinite_width,
   'double_descent': double_descent,
+  'double_descent_cnn': double_descent_cnn,
 }

@@ -10,13 +10,14 @@ from rethink_gen import models
 from rethink_gen.ops import conv
 from rethink_gen.train import sgd
 
-# Table 1 of the paper, second column.
+# Table 1 of the paper, second column; the last from arXiv:1912.02292.
 PARAMETERS = {
   'inception': 1_649_402,
   'inception_no_bn': 1_649_402,
   'alexnet': 1_387_786,
   'mlp_3x512': 1_735_178,
   'mlp_1x512': 1_209_866,
+  'cnn': 1_558_026,
 }
 
 # The first three logits at initialization with key 0, for `picture` below. They state the
@@ -28,6 +29,7 @@ LOGITS = {
   'alexnet': (0.040999, -0.083364, -0.153539),
   'mlp_3x512': (-0.269339, -0.755376, -0.24265),
   'mlp_1x512': (0.439732, 0.435397, 1.53663),
+  'cnn': (-0.115618, -0.06387, -0.049556),
 }
 # The same from He-normal kernels, where every network started before there was a choice.
 HE_NORMAL = {
@@ -75,7 +77,7 @@ def train_outputs(model, variables, key):
 
 
 @pytest.mark.parametrize('name', PARAMETERS)
-def test_parameter_counts_are_the_papers(name, initialized):
+def test_parameter_counts_are_the_published_ones(name, initialized):
   _, variables = initialized(name)
   assert sum(leaf.size for leaf in jax.tree.leaves(variables['params'])) == PARAMETERS[name]
 
@@ -166,7 +168,7 @@ def test_batch_statistics_are_there_with_batch_norm_alone(name, has, initialized
   assert all((a != b).any() for a, b in zip(before, after, strict=True))
 
 
-@pytest.mark.parametrize('name', ['inception', 'alexnet', 'mlp_3x512'])
+@pytest.mark.parametrize('name', ['inception', 'alexnet', 'mlp_3x512', 'cnn'])
 def test_dropout_acts_in_training_alone(name, initialized):
   model, variables = initialized(name)
   dropped = model.clone(dropout_rate=0.5)
@@ -198,3 +200,4 @@ def test_own_fields():
   assert models.own_fields('inception') == ['modules', 'batch_norm', per_device, start]
   assert models.own_fields('inception_v3') == ['repeats', 'aux_head', per_device, start]
   assert models.own_fields('alexnet') == [start]
+  assert models.own_fields('cnn') == ['width', start]
