@@ -18,9 +18,10 @@ SAYS = {
   'laptop': (
     'Laptop scale: the MLPs train on all of CIFAR-10 as in the paper (on 10,000 images in '
     'figures 1(b) and 1(c)); AlexNet trains on the first 5,000 images and is tested on the '
-    'first 2,000, Inception on the first 1,000 each, both in batches of 32. Whether they '
-    'fit is comparable to the paper; their accuracy on true labels is that of a smaller '
-    "training set, so it is shown without the paper's number."
+    'first 2,000, Inception on the first 1,000 each, both in batches of 32, Inception at a '
+    'learning rate of 0.03. Whether they fit is comparable to the paper; their accuracy on '
+    "true labels is that of a smaller training set, so it is shown without the paper's "
+    'number.'
   ),
   'full': 'Full scale: all of CIFAR-10, as in the paper.',
 }
@@ -38,11 +39,13 @@ SMOKE: dict[str, dict[str, Any]] = {
   'mlp': DIGITS,
 }
 # On two cores, the cost is in the number of images, not of steps, and batches of 32 fit a
-# subset in fewer epochs than the paper's 128.
+# subset in fewer epochs than the paper's 128. With them, Inception needs a smaller learning
+# rate: after 18 epochs, it fits 22 % of random labels at the paper's 0.1 and 85 % at 0.03.
 INCEPTION = {
   'dataset.num_train': 1_000,
   'dataset.num_test': 1_000,
   'batch_size': 32,
+  'optimizer.learning_rate': 0.03,
   'num_epochs': 30,
   'eval_every': 3,
 }
