@@ -3,7 +3,8 @@
   python -m rethink_gen.main --config=configs/inception.py
 
 Paper: 100.0 % training, 85.75 % test accuracy.
-All 50,000 images call for a GPU; see RESULTS.md for what was measured.
+Here, at laptop scale: 100.00 and 52.00 % on 1,000 images after 30 epochs, in 13 minutes on
+one CPU core. All 50,000 call for a GPU (RESULTS.md).
 """
 
 from configs import default
