@@ -5,7 +5,6 @@ import functools
 import json
 import os
 import pathlib
-import sys
 
 import jax
 import numpy as np
@@ -69,10 +68,6 @@ def record_lines(lines):
     yield (lambda *_: None), lambda line, step=None: lines.append(line)
 
   return progress
-
-
-def command(module, *arguments):
-  return [sys.executable, '-m', module, *arguments]
 
 
 def environment(devices=1):

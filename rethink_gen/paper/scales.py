@@ -40,7 +40,8 @@ SMOKE: dict[str, dict[str, Any]] = {
 }
 # On two cores, the cost is in the number of images, not of steps, and batches of 32 fit a
 # subset in fewer epochs than the paper's 128. With them, Inception needs a smaller learning
-# rate: after 18 epochs, it fits 22 % of random labels at the paper's 0.1 and 85 % at 0.03.
+# rate: after 18 epochs, it fits 22 % of random labels at the paper's 0.1 and 85 % at 0.03
+# (one run each).
 INCEPTION = {
   'dataset.num_train': 1_000,
   'dataset.num_test': 1_000,

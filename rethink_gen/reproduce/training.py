@@ -29,7 +29,7 @@ PACES = {
   ('generated_images', 'inception_v3'): 1 / 5,
   ('imagenet2012', 'inception_v3'): 1.0,
 }
-UNKNOWN_PACE = 1 / 500
+UNKNOWN_PACE = 1 / 500  # of any other pair, such as a user's own model
 
 
 def make_settings(row: Row, seed: int) -> config_dict.ConfigDict:

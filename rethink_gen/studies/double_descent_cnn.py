@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-from rethink_gen.paper import scales
+from rethink_gen.paper import figure1b, scales
 from rethink_gen.reporting import drawing
 from rethink_gen.reporting.artifacts import Column, Row, Runs
+from rethink_gen.studies.double_descent.curves import largest_rise
 
 TITLE = 'Double descent of a convolutional network'
 ASKED = (
@@ -62,10 +63,8 @@ def rows(scale: str) -> list[Row]:
 
 
 def _row(scale, noise, width):
-  # A label that is drawn anew from ten classes is wrong in nine of ten cases.
-  drawn = noise * 10 / 9
-  labels = {'corruption.mode': 'partial_labels' if noise else 'none'}
-  labels['corruption.label_noise'] = drawn
+  # A redrawn label comes from all ten classes, so it is wrong in nine of ten cases.
+  labels = figure1b.label_noise(noise * 10 / 9)
   name = f'noise{100 * noise:.0f}_w{width}'
   return Row(name, 'cnn', CHANGES[scale] | labels | {'model.width': width})
 
@@ -123,27 +122,29 @@ def draw(entries: list[dict], runs: Runs):
 
 def findings(entries: list[dict]) -> Iterator[str]:
   for noise, own in curves(entries).items():
-    pairs = [(low, high) for i, high in enumerate(own) for low in own[:i]]
-    if not pairs:
+    seeds = len(own[0]['seeds'])
+    errors = [
+      (
+        split(entry['name'])[1],
+        {
+          'error': entry['ours']['test_error'],
+          'error_se': (entry['std']['test_error'] or 0.0) / seeds**0.5,
+        },
+      )
+      for entry in own
+    ]
+    rise = largest_rise(errors, 'error')
+    if rise is None:
       continue
-
-    def rise(pair):
-      return pair[1]['ours']['test_error'] - pair[0]['ours']['test_error']
-
-    low, high = max(pairs, key=rise)
-    places = [f'width {split(entry["name"])[1]}' for entry in (low, high)]
     said = f'With {noise} % wrong labels, the test error '
-    if rise((low, high)) <= 0:
-      yield f'{said}falls from each width to the next.'
+    if rise.size <= 0:
+      yield f'{said}rises from no width to a larger one.'
       continue
-    spreads = [entry['std']['test_error'] for entry in (low, high)]
-    seeds = len(high['seeds'])
-    if None in spreads:
-      error = ', one run each'
-    else:
-      error = f' ± {(sum(s**2 for s in spreads) / seeds) ** 0.5:.1f}'
+    spread = f' ± {rise.error:.1f} points' if seeds > 1 else ' points (one run each)'
+    train = next(e for e in own if split(e['name'])[1] == rise.width)['ours']['train_error']
+    widest, last = errors[-1]
     yield (
-      f'{said}rises most from {places[0]} to {places[1]}, by {rise((low, high)):.1f}{error}'
-      f' points; the training error is {high["ours"]["train_error"]:.1f} % there. At width '
-      f'{split(own[-1]["name"])[1]} it is {own[-1]["ours"]["test_error"]:.1f} %.'
+      f'{said}rises most from width {rise.low} to width {rise.width}, by '
+      f'{rise.size:.1f}{spread}; the training error is {train:.1f} % there. The test '
+      f'error at width {widest} is {last["error"]:.1f} %.'
     )

@@ -32,15 +32,15 @@ def test_the_largest_rise_is_told_with_its_standard_error():
   (sentence,) = double_descent_cnn.findings(entries)
   # Deviations of 1/sqrt(2) over two seeds: errors of 1/2 of the means, sqrt(1/2) of both.
   assert 'rises most from width 4 to width 8, by 15.0 ± 0.7 points' in sentence
-  assert sentence.endswith('At width 16 it is 30.5 %.')
+  assert sentence.endswith('The test error at width 16 is 30.5 %.')
   assert entries[2]['ours']['best_error'] == pytest.approx(45.5)
   assert double_descent_cnn.draw(entries, runs).axes
 
 
-def test_a_falling_error_is_called_so():
+def test_an_error_that_does_not_rise_is_called_so():
   entries, _ = make_entries({1: 60.0, 4: 40.0, 8: 40.0}, seeds=1)
   assert list(double_descent_cnn.findings(entries)) == [
-    'With 20 % wrong labels, the test error falls from each width to the next.'
+    'With 20 % wrong labels, the test error rises from no width to a larger one.'
   ]
   assert list(double_descent_cnn.findings(make_entries({1: 60.0})[0])) == []
 
