@@ -72,7 +72,7 @@ def steps(workdir):
   [
     ((QUICKSTART, '--config.nope=1'), 'config.nope is not a field; the fields are batch'),
     ((QUICKSTART, '--config.batch_size=1.5'), "config.batch_size is '1.5', but it must be"),
-    ((QUICKSTART, '--config.model.name=cnn'), "config.model.name is 'cnn', but it must be"),
+    ((QUICKSTART, '--config.model.name=vgg'), "config.model.name is 'vgg', but it must be"),
     ((QUICKSTART, 'stray'), "'stray' is not a flag"),
     ((), '--config is missing'),
     (('--config=configs/nope.py',), 'no config file configs/nope.py; configs/ holds alex'),

@@ -46,8 +46,8 @@ def rows(scale: str) -> list[Row]:
 
 
 def _row(scale, model, noise):
-  changes = scales.changes(scale, model) | scales.noise_level(scale, model)
-  changes |= {'stop_at_train_accuracy': CONVERGED} | label_noise(noise)
+  changes = scales.changes(scale, model) | {'stop_at_train_accuracy': CONVERGED}
+  changes |= scales.noise_level(scale, model) | label_noise(noise)
   return Row(f'{model}_{noise:.1f}', model, changes)
 
 

@@ -105,6 +105,14 @@ def test_at_full_scale_the_curves_are_runs_of_table_1(tmp_path):
   assert jobs['figure2b'] <= jobs['table1']
 
 
+def test_at_laptop_scale_figures_1a_and_1b_share_the_run_on_true_labels(tmp_path):
+  one, other = (
+    grid.make_jobs(ARTIFACTS[name], ARTIFACTS[name].rows('laptop'), 3, tmp_path).keys()
+    for name in ('figure1a', 'figure1b')
+  )
+  assert len(one & other) == 3  # one a seed
+
+
 def test_full_scale_changes_no_data_and_no_hyperparameter():
   allowed = {
     *('num_epochs', 'stop_at_train_accuracy', 'eval_every', 'record_examples'),
