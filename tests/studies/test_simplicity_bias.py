@@ -13,7 +13,11 @@ from rethink_gen.reproduce import grid
 from rethink_gen.studies import simplicity_bias
 from rethink_gen.theory import boolean_functions
 
-SMALL = {'num_inputs': 4, 'width': 8}  # 65,536 functions, so that guesses find most
+SMALL = {
+  'num_inputs': 4,
+  'width': 8,
+  'num_examples': 8,
+}  # 65,536 functions, so that guesses find most
 slow = pytest.mark.slow
 NAMES = ('relu_2x40', 'tanh_2x40', 'sgd_batch_8', 'flipped_0.00', 'flipped_0.50')
 
@@ -161,7 +165,9 @@ def test_at_laptop_scale_all_takes_less_than_25_minutes():
     ({'num_targets': 1.5}, 'num_targets is 1.5'),
     ({'num_trained': -1}, 'num_trained is -1'),
     ({'max_epochs': 0}, 'max_epochs is 0'),
-    ({'batch_size': 24}, 'must divide 64'),
+    ({'num_examples': 0}, 'num_examples is 0'),
+    ({'num_examples': 128}, 'must be below 128'),
+    ({'batch_size': 24}, 'must divide num_examples, 32'),
     ({'flips': 0.6}, 'flips is 0.6'),
     ({'learning_rate': 0.0}, 'learning_rate is 0.0'),
     ({'depth': 200}, 'depth is 200'),
