@@ -42,7 +42,7 @@ SMOKE: dict[str, dict[str, Any]] = {
 # subset in fewer epochs than the paper's 128. With them, Inception needs a smaller learning
 # rate: after 18 epochs, it fits 22 % of random labels at the paper's 0.1 and 85 % at 0.03
 # (one run each).
-INCEPTION = {
+INCEPTION: dict[str, Any] = {
   'dataset.num_train': 1_000,
   'dataset.num_test': 1_000,
   'batch_size': 32,
@@ -51,7 +51,7 @@ INCEPTION = {
   'eval_every': 3,
 }
 # Figures 1(a), 1(b) and 1(c) ask when Inception fits, not what comes after.
-INCEPTION_UNTIL_IT_FITS = {'num_epochs': 40, 'stop_at_train_accuracy': 1.0}
+INCEPTION_UNTIL_IT_FITS: dict[str, Any] = {'num_epochs': 40, 'stop_at_train_accuracy': 1.0}
 LAPTOP: dict[str, dict[str, Any]] = {
   'inception': INCEPTION,
   'alexnet': {
@@ -94,7 +94,7 @@ def comparable(paper: dict[str, float], changes: dict[str, Any]) -> dict[str, fl
 
 def noise_level(scale: str, config: str) -> dict[str, Any]:
   """{field: value} specific to figures 1(b) and 1(c): many runs, each until it fits."""
-  laptop = {
+  laptop: dict[str, dict[str, Any]] = {
     'inception': INCEPTION_UNTIL_IT_FITS,
     'alexnet': {'num_epochs': 60},
     'mlp_1x512': {'dataset.num_train': 10_000, 'num_epochs': 200, 'eval_every': 5},
