@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from rethink_gen.paper import figure1b, scales
-from rethink_gen.reporting import drawing
+from rethink_gen.reporting import differences, drawing
 from rethink_gen.reporting.artifacts import Column, Row, Runs
 from rethink_gen.studies.double_descent.curves import largest_rise
 
@@ -32,15 +32,16 @@ CAPTION = (
 NOISES = (0.0, 0.1, 0.2)  # fractions of wrong labels
 WIDTHS = {
   'smoke': (1, 4),
-  'laptop': (1, 2, 3, 4, 6, 8, 12, 16),
+  'laptop': (1, 2, 3, 4, 5, 6, 8, 10),
   'full': (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 32, 40, 48, 64),
 }
 LAPTOP = {
-  'dataset.num_train': 1_000,
-  'dataset.num_test': 2_000,
+  'dataset.num_train': 2_000,
+  'dataset.num_test': 5_000,
   'dataset.crop_size': 16,
   'batch_size': 50,
-  'num_epochs': 300,
+  'num_epochs': 150,
+  'eval_every': 15,
 }
 CHANGES: dict[str, dict] = {
   'smoke': scales.DIGITS | {'dataset.crop_size': 8},
@@ -50,8 +51,8 @@ CHANGES: dict[str, dict] = {
 SAYS = {
   'smoke': scales.SAYS['smoke'],
   'laptop': (
-    'Laptop scale: 1,000 images of CIFAR-10, of which the middle 16 x 16 pixels are seen, '
-    '300 epochs in batches of 50.'
+    'Laptop scale: 2,000 images of CIFAR-10, of which the middle 16 x 16 pixels are seen, '
+    '150 epochs in batches of 50.'
   ),
   'full': 'Full scale: all of CIFAR-10, 500,000 steps at batch size 128, no augmentation.',
 }
@@ -122,16 +123,11 @@ def draw(entries: list[dict], runs: Runs):
 
 def findings(entries: list[dict]) -> Iterator[str]:
   for noise, own in curves(entries).items():
-    seeds = len(own[0]['seeds'])
+    found = {split(entry['name'])[1]: entry for entry in own}
+    # The error of the difference is taken over seeds below, since widths share their data.
     errors = [
-      (
-        split(entry['name'])[1],
-        {
-          'error': entry['ours']['test_error'],
-          'error_se': (entry['std']['test_error'] or 0.0) / seeds**0.5,
-        },
-      )
-      for entry in own
+      (width, {'error': entry['ours']['test_error'], 'error_se': 0.0})
+      for width, entry in found.items()
     ]
     rise = largest_rise(errors, 'error')
     if rise is None:
@@ -140,11 +136,13 @@ def findings(entries: list[dict]) -> Iterator[str]:
     if rise.size <= 0:
       yield f'{said}rises from no width to a larger one.'
       continue
-    spread = f' ± {rise.error:.1f} points' if seeds > 1 else ' points (one run each)'
-    train = next(e for e in own if split(e['name'])[1] == rise.width)['ours']['train_error']
+    pair = (found[width]['values']['test_error'] for width in (rise.width, rise.low))
+    larger = differences.paired(*pair)
+    assert larger is not None  # both widths are finished
     widest, last = errors[-1]
     yield (
       f'{said}rises most from width {rise.low} to width {rise.width}, by '
-      f'{rise.size:.1f}{spread}; the training error is {train:.1f} % there. The test '
-      f'error at width {widest} is {last["error"]:.1f} %.'
+      f'{differences.describe(larger, "points")}; the training error is '
+      f'{found[rise.width]["ours"]["train_error"]:.1f} % there. The test error at width '
+      f'{widest} is {last["error"]:.1f} %.'
     )
