@@ -127,6 +127,7 @@ def test_the_compiler_estimates_cycles(programs):
   assert programs['large batch']['cycles'] > programs['mlp']['cycles']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('name', 'words'),
   [
@@ -152,6 +153,7 @@ def test_unknown_devices_are_refused_in_a_sentence(name, words):
   assert words in error
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_what_is_compiled_is_described():
   command = '-m rethink_gen.estimate --config=configs/quickstart.py'.split()

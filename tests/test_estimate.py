@@ -60,6 +60,7 @@ def test_operations_of_alexnet_are_those_of_its_layers():
   assert products < cost.flops < 1.03 * products
 
 
+@pytest.mark.slow
 def test_operations_of_inception_are_those_of_its_layers():
   """Neither padding nor the dilations of the backward pass may be counted."""
   first = convolution(28, 3, 1, 3, 96)
@@ -114,6 +115,7 @@ def test_a_share_of_the_batch_costs_what_the_step_on_that_batch_costs():
   assert part.memory == pytest.approx(small.memory, rel=0.1)
 
 
+@pytest.mark.slow
 def test_streaming_needs_no_data_and_half_the_precision_half_the_bytes():
   changes = {
     'dataset.name': 'imagenet2012',
@@ -134,6 +136,7 @@ def test_streaming_needs_no_data_and_half_the_precision_half_the_bytes():
   assert rough.step(16).flops == pytest.approx(precise.step(16).flops, rel=0.01)
 
 
+@pytest.mark.slow
 def test_statistics_of_a_device_alone_need_no_all_reduce_of_their_own():
   whole = count(inception.get_config())
   alone = count(inception.get_config(), **{'model.batch_norm_per_device': True})

@@ -546,6 +546,7 @@ def test_scripts_are_clean():
   assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 def test_gcloud_knows_the_options(stand_ins, tmp_path):
   """gcloud's own check of a command line, which runs nothing."""
   if not shutil.which('gcloud'):

@@ -91,6 +91,7 @@ def test_golden_logits(name, initialized):
   np.testing.assert_allclose(logits[0, :3], LOGITS[name], rtol=2e-4, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['inception', 'alexnet'])
 def test_golden_logits_in_blocks(name, initialized, monkeypatch):
   """As convolutions of larger batches are computed on a CPU."""
@@ -100,6 +101,7 @@ def test_golden_logits_in_blocks(name, initialized, monkeypatch):
   np.testing.assert_allclose(logits[0, :3], LOGITS[name], rtol=2e-4, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', HE_NORMAL)
 def test_the_start_of_older_runs_is_still_there(name, initialized):
   model, _ = initialized(name)
@@ -118,6 +120,7 @@ VARIANCES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('rule', VARIANCES)
 def test_kernels_have_the_variance_of_their_rule_and_the_rest_starts_at_zero(rule):
   model = models.MODELS['alexnet'](10, initialization=rule)
@@ -135,6 +138,7 @@ def test_kernels_have_the_variance_of_their_rule_and_the_rest_starts_at_zero(rul
       assert (leaf == 0).all()
 
 
+@pytest.mark.slow
 def test_the_tutorials_start_is_that_of_its_code():
   """models/tutorials/image/cifar10/cifar10.py: deviations, and biases of 0.1 from conv2 on.
 
@@ -168,6 +172,7 @@ def test_batch_statistics_are_there_with_batch_norm_alone(name, has, initialized
   assert all((a != b).any() for a, b in zip(before, after, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['inception', 'alexnet', 'mlp_3x512', 'cnn'])
 def test_dropout_acts_in_training_alone(name, initialized):
   model, variables = initialized(name)

@@ -91,6 +91,7 @@ def test_blocks_hold_what_fits_and_all_of_the_images(monkeypatch):
     np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('taps', winograd.POINTS)
 @pytest.mark.parametrize(
   ('sizes', 'padding'),
@@ -122,6 +123,7 @@ def test_winograds_convolution_and_its_gradients_are_exact(
     np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('images', 'taps', 'channels'), [((41, 7, 7), 3, (240, 160)), ((16, 14, 14), 5, (64, 64))]
 )

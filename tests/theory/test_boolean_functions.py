@@ -157,6 +157,7 @@ def fitted(count=30, **changes):
   return found, targets, examples
 
 
+@pytest.mark.slow
 def test_trained_networks_fit_their_examples():
   found, targets, examples = fitted()
   tables = np.unpackbits(found.functions, axis=1).astype(bool)
@@ -166,6 +167,7 @@ def test_trained_networks_fit_their_examples():
   assert len(set(found.epochs.tolist())) > 1  # each stops on its own
 
 
+@pytest.mark.slow
 def test_networks_are_trained_alike_in_any_company(monkeypatch):
   together, *_ = fitted()
   monkeypatch.setattr(boolean_functions, 'CHUNK', 10)
@@ -174,6 +176,7 @@ def test_networks_are_trained_alike_in_any_company(monkeypatch):
   assert (together.epochs == apart.epochs).all()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_fitted_is_given_up():
   found, *_ = fitted(max_epochs=1, learning_rate=1e-6)
   assert (found.epochs == -1).any()

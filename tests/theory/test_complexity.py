@@ -314,6 +314,7 @@ def test_a_stopped_network_is_read_and_an_interrupted_one_resumed(stopped, monke
   assert complexity.distance(resumed.params, network.params) == 0
 
 
+@pytest.mark.slow
 def test_a_last_step_that_leads_too_far_is_shortened(tmp_path):
   config = make_config(num_epochs=100, model__width=64, optimizer__learning_rate=0.05)
   data = make_data(config)
@@ -362,6 +363,7 @@ def test_other_labels_other_images_or_another_config_are_another_network():
   assert networks_lib.digest(moved, dataset) in names
 
 
+@pytest.mark.slow
 def test_any_model_of_the_package_is_trained_on_random_signs(tmp_path):
   alexnet = {'model__name': 'alexnet', 'model__width': None}
   config = make_config(num_epochs=1, **alexnet)

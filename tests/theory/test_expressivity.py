@@ -44,6 +44,7 @@ def test_the_weights_solve_the_triangular_system_of_the_proof():
   np.testing.assert_allclose(params['weights_0'], expected, atol=1e-9 * scale)
 
 
+@pytest.mark.slow
 @given(
   arrays.arrays(
     np.int64,

@@ -27,6 +27,7 @@ def forward(layers, x):
   return x[:, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('initialization', 'sizes'), [('gaussian', SIZES), ('uniform', (12, 5, 3, 1))]
 )
@@ -61,6 +62,7 @@ def test_a_network_is_drawn_again_from_its_index():
     np.testing.assert_allclose(alone[0], together[1], atol=1e-6)
 
 
+@pytest.mark.slow
 @each_initialization
 def test_weights_have_the_variance_of_the_initialization_and_no_correlations(
   initialization,
@@ -103,6 +105,7 @@ def test_accuracies_and_losses_are_those_of_single_networks():
     assert losses[number] == pytest.approx(loss, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_training_is_that_of_each_network_alone_on_all_weights():
   sample = make_sample('gaussian')
   layers = guessing.networks(KEY, jnp.arange(6), sample, (12, 16, 1), 'gaussian')

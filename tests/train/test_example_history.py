@@ -55,6 +55,7 @@ def test_an_older_file_has_its_never_fitted_examples_as_forgotten_most(tmp_path)
   assert example_history.read(tmp_path)['forgotten'].tolist() == [0, np.inf, 2]
 
 
+@pytest.mark.slow
 def test_what_is_examined_is_what_is_evaluated(tmp_path):
   """Loss and accuracy of the last record are means of the recorded examples."""
   config = make_config()
@@ -106,6 +107,7 @@ def test_a_stopped_run_has_the_same_history(tmp_path, monkeypatch):
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.mark.slow
 def test_runs_together_have_the_histories_of_runs_alone(tmp_path):
   configs = {tmp_path / str(seed): make_config(seed=seed) for seed in range(2)}
   vmapped.run(configs)

@@ -50,6 +50,7 @@ def test_a_complete_run_is_not_run_again(tmp_path, monkeypatch):
   assert train.run(make_config(), tmp_path) == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('seconds_per_call', [0.0, 2.0])
 def test_a_stopped_run_resumes_to_the_same_figures(
   figures, tmp_path, monkeypatch, seconds_per_call

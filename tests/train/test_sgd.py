@@ -141,6 +141,7 @@ def test_the_state_is_donated():
   assert state.params['Dense_0']['kernel'].is_deleted()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('count', [1, 32, 33, 70])
 def test_evaluation_counts_every_example_once(count):
   """With the last batch partial, whole, or larger than the data."""
@@ -184,6 +185,7 @@ def test_dead_units_are_those_that_no_example_activates():
   assert evaluation.dead_units({}) == {}
 
 
+@pytest.mark.slow
 def test_a_channel_is_alive_if_it_is_active_at_one_position_of_one_image():
   model = models.MODELS['alexnet'](10)
   images = jnp.zeros((3, 8, 8, 1)).at[2, 4, 4, 0].set(1.0)
@@ -239,6 +241,7 @@ class TwoHeads(nn.Module):
     return nn.Dense(5, name='first')(x)
 
 
+@pytest.mark.slow
 def test_an_auxiliary_head_is_minimized_with_its_weight_and_not_reported():
   model = TwoHeads()
   config, _, _, images, labels = make(**{'optimizer.learning_rate': 1.0})
@@ -292,6 +295,7 @@ def check_batch_norm_per_device():
   assert abs(together.losses[0] - whole.losses[0]) > 1e-4  # it is another network
 
 
+@pytest.mark.slow
 def test_batch_normalization_of_each_devices_part():
   code = 'import test_sgd; test_sgd.check_batch_norm_per_device()'
   folder = pathlib.Path(__file__).parent
