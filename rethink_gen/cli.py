@@ -19,8 +19,7 @@ import jax
 from absl import flags, logging
 
 from rethink_gen import config as config_lib
-from rethink_gen import interrupt, output, paths, train
-from rethink_gen.data import sources
+from rethink_gen import errors, interrupt, output, paths, train
 from rethink_gen.errors import BadInput
 
 KINDS = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text'}
@@ -56,7 +55,7 @@ def setup() -> None:
   logging.get_absl_handler().setFormatter(plain)
   # TFDS recommends OpenCV whenever it decodes images, which it does once per data set.
   logging.get_absl_logger().addFilter(lambda record: 'OpenCV' not in record.getMessage())
-  jax.config.update('jax_compilation_cache_dir', str(sources.cache_folder() / 'xla'))
+  jax.config.update('jax_compilation_cache_dir', str(paths.cache_folder() / 'xla'))
   # Also for functions that compile in under a second: each start has a dozen of them.
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 
@@ -118,7 +117,7 @@ def refuse_missing_platform() -> None:
     platforms = jax.config.jax_platforms  # type: ignore[attr-defined]
     refuse(
       f'JAX cannot use the platform {platforms!r} that JAX_PLATFORMS asks '
-      f'for{reason and f" ({sources.reason(reason)})"}; install JAX for it, for example '
+      f'for{reason and f" ({errors.reason(reason)})"}; install JAX for it, for example '
       "with pip install -e '.[cuda]', or unset JAX_PLATFORMS."
     )
 

@@ -1,6 +1,7 @@
-"""Paths given by the user: one rule for every flag, field and argument."""
+"""Paths given by the user: one rule for every flag, field, argument and variable."""
 
 import os
+import pathlib
 import re
 
 from rethink_gen.errors import BadInput
@@ -30,3 +31,16 @@ def local(path: str | os.PathLike) -> str:
       f'the home folder in {text} cannot be determined; set HOME, or give the full path'
     )
   return expanded
+
+
+def cache_folder() -> pathlib.Path:
+  """The folder that keeps decoded data and compiled programs between runs."""
+  own = os.environ.get('RETHINK_GEN_CACHE')
+  shared = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+  try:
+    return pathlib.Path(local(own or os.path.join(shared, 'rethink_gen')))
+  except BadInput as error:
+    raise BadInput(
+      f'there is no folder for compiled programs: {error}, or set '
+      'RETHINK_GEN_CACHE to a folder'
+    ) from None

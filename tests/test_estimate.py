@@ -8,7 +8,7 @@ import pytest
 from configs import alexnet, inception, mlp_3x512
 from rethink_gen import config as config_lib
 from rethink_gen import text
-from rethink_gen.data import sources, synthetic
+from rethink_gen.data import sources, synthetic, tfds_folders
 from rethink_gen.errors import BadInput
 from rethink_gen.estimate import __main__, accelerators, counting, roofline
 from rethink_gen.ops import conv
@@ -245,7 +245,7 @@ def test_published_sizes_are_those_of_the_data():
 
 @pytest.mark.parametrize('name', ['cifar10', 'cifar100', 'mnist', 'fashion_mnist'])
 def test_published_sizes_are_those_that_tfds_found(name):
-  if not sources.find_prepared(name, sources.tfds_folder()):
+  if not tfds_folders.find_prepared(name, tfds_folders.root()):
     pytest.skip(f'needs {name}: set TFDS_DATA_DIR to a folder that holds it')
   assert counting.find_sizes(name, None) == sources.SIZES[name]
 

@@ -35,9 +35,9 @@ import numpy as np
 import optax
 from absl import flags
 
-from rethink_gen import cli, models
+from rethink_gen import cli, errors, models
 from rethink_gen import config as config_lib
-from rethink_gen.audit import adapters, randomizations, testing
+from rethink_gen.audit import flax_modules, randomizations, testing
 from rethink_gen.data import sources
 from rethink_gen.errors import BadInput
 from rethink_gen.train import optimizers
@@ -79,7 +79,7 @@ def define_flags() -> None:
     'training_argument',
     None,
     "The argument of a Flax module's call that says whether it is being trained, unless "
-    f'its name is one of {", ".join(adapters.TRAINING)}.',
+    f'its name is one of {", ".join(flax_modules.TRAINING)}.',
   )
   flags.DEFINE_integer('seeds', 3, 'Number of seeds.')
   flags.DEFINE_list(
@@ -202,7 +202,7 @@ def _imported(flag, path, *arguments):
   except Exception as error:  # The user's code can raise anything.
     raise BadInput(
       f'{flag}={path} does not give a model ({type(error).__name__}: '
-      f'{sources.reason(error)}); give the MODULE:NAME of something '
+      f'{errors.reason(error)}); give the MODULE:NAME of something '
       'that can be imported and called.'
     ) from error
 

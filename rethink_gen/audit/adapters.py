@@ -1,9 +1,7 @@
 """Adapts any model to `train`: linen modules, pure functions and estimators."""
 
-import dataclasses
 import functools
 import hashlib
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,23 +15,12 @@ from jax.experimental import checkify
 from ml_collections import config_dict
 
 from rethink_gen import config as config_lib
-from rethink_gen import models
-from rethink_gen.audit import identity, randomizations
-from rethink_gen.data import sources
+from rethink_gen import errors, models
+from rethink_gen.audit import estimators, flax_modules, identity, randomizations
 from rethink_gen.data.sources import Dataset
 from rethink_gen.errors import BadInput
 from rethink_gen.train import compiled, loading, optimizers, sgd
 
-# Names of the argument or field by which linen modules know whether they are being trained,
-# and its value in training.
-TRAINING = {
-  'train': True,
-  'training': True,
-  'is_training': True,
-  'deterministic': False,
-  'use_running_average': False,
-}
-SWITCHES = ('deterministic', 'use_running_average')  # in Flax's own layers
 ADAM = 1e-3  # learning rate if no optimizer is given
 
 
@@ -57,10 +44,6 @@ class Model(NamedTuple):
   apply: Callable  # apply(variables, inputs, train, mutable=False, rngs=None)
 
 
-def is_estimator(model) -> bool:
-  return not isinstance(model, type) and hasattr(model, 'fit') and hasattr(model, 'predict')
-
-
 def is_of_package(model) -> bool:
   return isinstance(model, str | config_dict.ConfigDict)
 
@@ -71,7 +54,7 @@ def adapt(model, dataset: Dataset) -> Dataset:
   An estimator gets the user's own types; a network gets uint8, float32 or int32. The
   package's own models get images (n, h, w, c), with a channel added to uint8 (n, h, w).
   """
-  if is_estimator(model):
+  if estimators.is_estimator(model):
     return dataset
   dataset = randomizations.for_network(dataset)
   if (
@@ -108,18 +91,20 @@ def make_learner(
   if is_of_package(model):
     name, program = config.model.name, of_package(config, dataset)
   elif isinstance(model, nn.Module):
-    modes = training_modes(model, training_argument, _batch(config, dataset))
+    modes = flax_modules.training_modes(model, training_argument, _batch(config, dataset))
     name, program = type(model).__name__, of_model(of_module(modes), config, dataset)
   elif isinstance(model, tuple) and len(model) == 2 and all(map(callable, model)):
     name = str(getattr(model[1], '__qualname__', type(model[1]).__name__))
     program = of_model(of_functions(*model), config, dataset)
-  elif is_estimator(model):
+  elif estimators.is_estimator(model):
     if optimizer is not None:
       raise BadInput(
         f'An optimizer is given, but {type(model).__name__} is trained by its own fit '
         'method; leave the optimizer out.'
       )
-    return Learner(type(model).__name__, config, None, model, _identity(_unfitted(model)))
+    return Learner(
+      type(model).__name__, config, None, model, _identity(estimators.unfitted(model))
+    )
   else:
     raise BadInput(
       f'The model is {str(model)[:80]!r}, but it must be a Flax linen module, a pair of '
@@ -199,101 +184,13 @@ def of_model(
   )
 
 
-def training_modes(
-  module: nn.Module, argument: str | None, inputs: jax.ShapeDtypeStruct
-) -> tuple[tuple[nn.Module, dict], tuple[nn.Module, dict]]:
-  """The pair of (module, options) of a linen module in evaluation and in training.
-
-  The options are keyword arguments of its call; if the argument is a field of the module,
-  the modules differ instead. Both are found by name: `argument`, or those in TRAINING.
-
-  Args:
-    module: a linen module.
-    argument: the name, or None.
-    inputs: a ShapeDtypeStruct of a batch.
-
-  Raises:
-    BadInput: for a module with dropout or batch normalization that would silently stay in
-      evaluation mode during training.
-  """
-  parameters = inspect.signature(type(module).__call__).parameters
-  anything = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
-  fields = {f.name for f in dataclasses.fields(module)} - {'parent', 'name'}
-  named = TRAINING if argument is None else {argument: TRAINING.get(argument)}
-  found = {name: value for name, value in named.items() if name in parameters}
-  if not found and argument is not None and anything:
-    found = named
-  of_fields = {} if found else {n: value for n, value in named.items() if n in fields}
-  if argument is not None and not (found or of_fields):
-    raise BadInput(
-      f'training_argument is {argument!r}, but {type(module).__name__} has no such '
-      f'argument or field; it has {", ".join([*parameters, *sorted(fields)][1:])}.'
-    )
-
-  def modes(values):
-    own = {n: values[n] for n in of_fields}
-    changed = module.clone(**own) if own else module
-    return changed, {n: values[n] for n in found}
-
-  values = {name: value is not False for name, value in named.items()}
-  switches = _switches(modes(values), inputs)
-  if argument not in (None, *TRAINING) and not any(switches.values()):
-    values = {argument: False}  # or a name such as is_evaluated
-    switches = _switches(modes(values), inputs)
-  idle = sorted(name for name, is_trained in switches.items() if not is_trained)
-  if switches and not any(switches.values()):
-    raise BadInput(
-      f'{type(module).__name__} has {" and ".join(idle)}, but none of its arguments '
-      f'({", ".join([*parameters][1:])}) is known to say whether it is being trained; pass '
-      'the name of the one that does as training_argument, or give the pair (module.init, '
-      'module.apply) to train it as it is.'
-    )
-  if idle:
-    logging.warning(
-      '%s in %s stays in evaluation mode during training.',
-      *(' and '.join(idle), type(module).__name__),
-    )
-  return modes({n: not value for n, value in values.items()}), modes(values)
-
-
-def _switches(mode, inputs):
-  """{Flax layer type that differs in evaluation: whether it is in training mode}."""
-  module, options = mode
-  found = {}
-
-  def look(call, arguments, named, context):
-    layer = context.module
-    own = [c for c in type(layer).__mro__ if c.__module__.startswith('flax.')]
-    rate = getattr(layer, 'rate', getattr(layer, 'dropout_rate', None))
-    if context.method_name == '__call__' and own[0] is not nn.Module and rate != 0:
-      bound = inspect.signature(own[0].__call__).bind_partial(layer, *arguments, **named)
-      for switch in SWITCHES:
-        value = bound.arguments.get(switch)
-        value = getattr(layer, switch, None) if value is None else value
-        if isinstance(value, bool | np.bool_):
-          name = own[0].__name__
-          found[name] = found.get(name, False) or not value
-    return call(*arguments, **named)
-
-  def initialize(key, inputs):
-    rngs = {'params': key, 'dropout': key}
-    return module.init(rngs, inputs, **options)
-
-  with nn.intercept_methods(look):
-    try:
-      jax.eval_shape(initialize, jax.random.key(0), inputs)
-    except Exception:  # It is raised again and reported when the model is checked.
-      return {}
-  return found
-
-
 def of_module(modes: tuple[tuple[nn.Module, dict], tuple[nn.Module, dict]]) -> Model:
   """The Model of a linen module, for any training argument and any collections.
 
   In training, all random numbers come from the dropout stream, under any name.
 
   Args:
-    modes: from `training_modes`.
+    modes: from `flax_modules.training_modes`.
   """
 
   def init(key, inputs, train):
@@ -397,7 +294,7 @@ def _check(program, config, dataset):
       _explain(lower, program, inputs)
       raise BadInput(
         f'The optimizer raises an error in a training step ({type(error).__name__}: '
-        f'{sources.reason(error)}); give an optax transformation whose update takes '
+        f'{errors.reason(error)}); give an optax transformation whose update takes '
         'gradients, state and parameters and, if it asks for them, value, grad and '
         'value_fn.'
       ) from error
@@ -410,7 +307,7 @@ def _explain(lower, program, inputs):
   except BadInput:
     raise
   except Exception as error:
-    said = f'{type(error).__name__}: {sources.reason(error)}'
+    said = f'{type(error).__name__}: {errors.reason(error)}'
     raise BadInput(
       f'The model raises an error when it is applied to inputs of shape {inputs.shape} and '
       f'type {inputs.dtype} ({said}); give one that takes them (uint8 is scaled to [0, 1] '
@@ -452,77 +349,7 @@ def _index_fault(apply, tokens):
     found, _ = checkify.checkify(apply, errors=checkify.index_checks)(tokens)
   except Exception:  # checkify does not support everything that a model may use.
     return None
-  return sources.reason(found.get()) if found.get() else None
-
-
-def _unfitted(estimator):
-  """An unfitted copy of an estimator, with every random_state None."""
-  import sklearn.base  # slow to import
-
-  try:
-    return _seeded(sklearn.base.clone(estimator, safe=False), None)
-  except Exception as error:
-    raise BadInput(
-      f'{type(estimator).__name__} cannot be copied ({sources.reason(error)}); the '
-      'estimator must be one that copy.deepcopy can copy, like those of scikit-learn.'
-    ) from error
-
-
-def _seeded(estimator, seed):
-  """The estimator, with every random_state set to the seed."""
-  if hasattr(estimator, 'get_params'):
-    names = [n for n in estimator.get_params() if n.split('__')[-1] == 'random_state']
-    estimator.set_params(**dict.fromkeys(names, seed))
-  return estimator
-
-
-def fit_estimator(estimator, x: np.ndarray, y: np.ndarray, seed: int) -> Any:
-  """A fitted clone of the estimator: inputs are rows, every random_state is the seed."""
-  import sklearn.base  # slow to import
-
-  clone = _seeded(sklearn.base.clone(estimator, safe=False), seed)
-  try:
-    clone.fit(rows(x), np.array(y))
-  except MemoryError:
-    raise
-  except Exception as error:
-    raise BadInput(
-      f'{type(estimator).__name__} cannot be fitted to inputs of shape {rows(x).shape} '
-      f'({type(error).__name__}: {sources.reason(error)}); give one that takes them.'
-    ) from error
-  return clone
-
-
-def predict(estimator, x: np.ndarray, num_classes: int) -> np.ndarray:
-  """int64 (n,): the labels that an estimator predicts; raises BadInput for non-labels."""
-  name = type(estimator).__name__
-  try:
-    found = np.asarray(estimator.predict(rows(x)))
-  except MemoryError:
-    raise
-  except Exception as error:
-    raise BadInput(
-      f'{name} cannot predict from inputs of shape {rows(x).shape} ('
-      f'{type(error).__name__}: {sources.reason(error)}); give one that does.'
-    ) from error
-  if found.shape != (len(x),) or found.dtype.kind not in 'biuf':
-    raise BadInput(
-      f'{name} predicts {found.dtype} of shape {found.shape} for {len(x):,} examples, but '
-      'predict must return one label, a whole number, for each.'
-    )
-  # Written so that NaN counts as wrong too.
-  wrong = ~((found >= 0) & (found < num_classes) & (found == np.floor(found)))
-  if wrong.any():
-    raise BadInput(
-      f'{name} predicts {found[wrong][0]:.6g} for an example, but a label is a whole '
-      f'number from 0 to {num_classes - 1}; give a classifier, which predicts labels.'
-    )
-  return found.astype(np.int64)
-
-
-def rows(x: np.ndarray) -> np.ndarray:
-  """A copy of the inputs as rows, because an estimator may overwrite its inputs."""
-  return np.array(x, order='C').reshape(len(x), -1)
+  return errors.reason(found.get()) if found.get() else None
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -12,6 +12,7 @@ import numpy as np
 from absl import logging
 from jax import dtypes
 
+from rethink_gen import errors
 from rethink_gen.data import corruption, sources
 from rethink_gen.errors import BadInput
 from rethink_gen.theory import complexity
@@ -107,7 +108,7 @@ def _array(name, value) -> np.ndarray:
   except Exception as error:  # A user's __array__ can raise anything.
     raise BadInput(
       f'{name} cannot be made a NumPy array ({type(error).__name__}: '
-      f'{sources.reason(error)}); give numbers in rows of equal length, and convert a '
+      f'{errors.reason(error)}); give numbers in rows of equal length, and convert a '
       'tensor to an array first, such as tensor.detach().cpu().float().numpy().'
     ) from error
   # NumPy knows only the size of types such as bfloat16.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from rethink_gen.audit import adapters, randomizations
+from rethink_gen.audit import adapters, estimators, randomizations
 from rethink_gen.audit.trainings import Training
 from rethink_gen.data.sources import Dataset
 from rethink_gen.errors import BadInput
@@ -199,7 +199,7 @@ def linear_inputs(learner: adapters.Learner, dataset: Dataset) -> np.ndarray | N
     outputs, inputs = _perturbed(learner), learner.program.to_inputs
   else:
     # In floating point, so that sums of inputs do not wrap around.
-    outputs, inputs = _fitted(learner, dataset), lambda x: adapters.rows(x).astype(float)
+    outputs, inputs = _fitted(learner, dataset), lambda x: estimators.rows(x).astype(float)
   rows, columns = len(x), math.prod(inputs(x[:1]).shape[1:]) + 1
   too_large = rows * columns * min(rows, columns) > rademacher.LARGEST
   if outputs is None or too_large or not rademacher.is_linear(outputs, inputs(x[:SMALL])):
@@ -231,7 +231,7 @@ def _fitted(learner, dataset):
     return None
   labels = (randomizations.signs_of(dataset, 0)[:SMALL] > 0).astype(np.int32)
   try:
-    fitted = adapters.fit_estimator(learner.estimator, dataset.x_train[:SMALL], labels, 0)
+    fitted = estimators.fit(learner.estimator, dataset.x_train[:SMALL], labels, 0)
   except BadInput:  # it needs more examples, so linearity is unknown
     return None
   return fitted.decision_function

@@ -18,6 +18,7 @@ from rethink_gen import config as config_lib
 from rethink_gen import models
 from rethink_gen.audit import (
   adapters,
+  estimators,
   randomizations,
   report,
   statistics,
@@ -120,7 +121,7 @@ def randomization_test(
     seeds: the number of seeds, 0, 1, ..., each used for training and for the corruption.
     fit_accuracy: the training accuracy that counts as a fit.
     training_argument: the name of the argument of a module's call, or of its field, that
-      says whether it is being trained; by default one of `adapters.TRAINING`.
+      says whether it is being trained; by default one of `flax_modules.TRAINING`.
     workdir: a folder for the runs and the report; by default one in runs/audit named after
       everything that determines the result: the data, the settings, and the model with its
       code.
@@ -189,7 +190,7 @@ def make_config(
 ) -> config_dict.ConfigDict:
   """The config of the training loop; for the package's own models, it is theirs."""
   for name, value in (('num_epochs', num_epochs), ('batch_size', batch_size)):
-    if adapters.is_estimator(model) and value is not None:
+    if estimators.is_estimator(model) and value is not None:
       raise BadInput(
         f'{name} is {value!r}, but {type(model).__name__} is fitted by its own method fit; '
         f'leave {name} out.'

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rethink_gen import files
-from rethink_gen.audit import adapters, randomizations
+from rethink_gen.audit import adapters, estimators, randomizations
 from rethink_gen.data.sources import Dataset
 from rethink_gen.errors import BadInput
 from rethink_gen.text import format_duration, format_percent
@@ -138,8 +138,8 @@ def train(
       predictions = (logits[:, :2] if is_signs else logits).argmax(-1)
   else:
     classes = 2 if is_signs else data.num_classes
-    fitted = adapters.fit_estimator(learner.estimator, data.x_train, data.y_train, seed)
-    found = [adapters.predict(fitted, x, classes) for x in (data.x_train, data.x_test)]
+    fitted = estimators.fit(learner.estimator, data.x_train, data.y_train, seed)
+    found = [estimators.predict(fitted, x, classes) for x in (data.x_train, data.x_test)]
     predictions = found[0] if is_signs else found[1]
     summary = summarize_estimator(data, setup, changed, found, seed, started)
   if summary['status'] == 'complete':

@@ -36,7 +36,7 @@ import tempfile
 from absl import flags, logging
 
 from rethink_gen import errors, output, paths
-from rethink_gen.data import sources, synthetic
+from rethink_gen.data import synthetic, tfds_folders
 
 DATASET = flags.DEFINE_string('dataset', None, 'The TFDS data set, such as cifar10.')
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'The folder of the TFDS data sets.')
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
   try:
     if len(argv) > 1 or not DATASET.value:
       raise errors.BadInput('give the data set as --dataset=NAME, and only flags')
-    data_dir = sources.tfds_folder(DATA_DIR.value)
+    data_dir = tfds_folders.root(DATA_DIR.value)
     archives = [paths.local(archive) for archive in FROM_ARCHIVE.value]
     print(prepare(DATASET.value, data_dir, archives))
   except errors.BadInput as error:
@@ -75,11 +75,11 @@ def prepare(name: str, data_dir: pathlib.Path, archives: list[str]) -> str:
   """
   if name in ('digits', 'npz'):
     return f'{name} needs no preparation'
-  if folder := sources.find_prepared(name, data_dir):
-    sources.check_format(folder)
+  if folder := tfds_folders.find_prepared(name, data_dir):
+    tfds_folders.check_format(folder)
     return f'{name} is already prepared in {folder}'
-  if not re.fullmatch(sources.NAME, name):
-    raise sources.unknown(name)
+  if not re.fullmatch(tfds_folders.NAME, name):
+    raise tfds_folders.unknown(name)
   import requests
   import tensorflow_datasets as tfds
 
@@ -109,7 +109,7 @@ def prepare(name: str, data_dir: pathlib.Path, archives: list[str]) -> str:
   except errors.BadInput:
     raise
   except tfds.core.DatasetNotFoundError:
-    raise sources.unknown(name) from None
+    raise tfds_folders.unknown(name) from None
   except requests.RequestException as error:
     raise errors.BadInput(
       f'{name} could not be downloaded ({type(error).__name__}): connect to the '
@@ -117,7 +117,7 @@ def prepare(name: str, data_dir: pathlib.Path, archives: list[str]) -> str:
     ) from None
   except Exception as error:  # anything else that stops TFDS, such as a full disk
     raise errors.BadInput(
-      f'{name} could not be prepared in {data_dir} ({sources.reason(error)}): nothing '
+      f'{name} could not be prepared in {data_dir} ({errors.reason(error)}): nothing '
       'was kept, so fix this and try again'
     ) from None
   return f'{folder.parent.relative_to(data_dir)} is prepared in {folder}'

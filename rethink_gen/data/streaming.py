@@ -23,7 +23,7 @@ from absl import flags
 from ml_collections import config_dict
 
 from rethink_gen import errors
-from rethink_gen.data import corruption, host_augment, sources
+from rethink_gen.data import corruption, host_augment, tfds_folders
 
 STATISTICS = 1_000  # training images that set the mean and deviation of Gaussian images
 THREADS = 2  # per process, each making one batch at a time
@@ -88,7 +88,7 @@ def open(config: config_dict.ConfigDict) -> Source:
       kind, or smaller than the config says.
   """
   name, mode, seed = config.dataset.name, config.corruption.mode, config.corruption.seed
-  folder = sources.find(name, sources.tfds_folder(config.dataset.data_dir))
+  folder = tfds_folders.find(name, tfds_folders.root(config.dataset.data_dir))
   train, test, num_classes = _open_splits(name, folder)
   train = _first(train, config.dataset.num_train, 'num_train')
   test = _first(test, config.dataset.num_test, 'num_test')
@@ -112,7 +112,7 @@ def _open_splits(name, folder):
     builder = tfds.builder_from_directory(str(folder))
     secret = name == 'imagenet2012' or 'test' not in builder.info.splits
     names = ('train', 'validation' if secret else 'test')
-    sources.check_kind(builder, folder, names)
+    tfds_folders.check_kind(builder, folder, names)
     features = builder.info.features
     num_classes = getattr(features['label'], 'num_classes', None)
     if not isinstance(features['image'], tfds.features.Image) or not num_classes:
@@ -134,7 +134,7 @@ def _open_splits(name, folder):
   except (errors.BadInput, ImportError):
     raise
   except Exception as error:  # TFDS and array_record raise many types for damaged files
-    raise sources.damaged(folder, error) from None
+    raise tfds_folders.damaged(folder, error) from None
   return *splits, num_classes
 
 
@@ -288,7 +288,7 @@ def _read(split, indices):
   try:
     records = split.records.__getitems__(list(indices))
   except Exception as error:  # TFDS and array_record raise many types for damaged files
-    raise sources.damaged(split.folder, error) from None
+    raise tfds_folders.damaged(split.folder, error) from None
   return [(record['image'], record['label']) for record in records]
 
 
@@ -319,7 +319,7 @@ def _decode(split, index, encoded, size, choose_box=None):
   except Exception as error:  # Pillow raises many types
     raise errors.BadInput(
       f'image {index} of {split.where} in {split.folder} cannot be decoded '
-      f'({sources.reason(error)}): delete this folder and prepare the data set again'
+      f'({errors.reason(error)}): delete this folder and prepare the data set again'
     ) from None
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from jax.extend import core
 from jax.interpreters import partial_eval
 
-from rethink_gen import models
-from rethink_gen.data import corruption, preprocess, sources
+from rethink_gen import errors, models
+from rethink_gen.data import corruption, preprocess, sources, tfds_folders
 from rethink_gen.errors import BadInput
 from rethink_gen.ops import conv
 from rethink_gen.train import optimizers, sgd
@@ -107,7 +107,7 @@ def describe_data(config):
 
 def find_sizes(name, data_dir):
   """The entry for sources.SIZES of a prepared data set; raises BadInput if it is not."""
-  folder = sources.find(name, sources.tfds_folder(data_dir))
+  folder = tfds_folders.find(name, tfds_folders.root(data_dir))
   import tensorflow_datasets as tfds  # slow to import
 
   try:
@@ -122,7 +122,7 @@ def find_sizes(name, data_dir):
     )
   except Exception as error:  # TFDS raises many types for unexpected contents
     raise BadInput(
-      f'The size of the data set in {folder} cannot be read ({sources.reason(error)}); it '
+      f'The size of the data set in {folder} cannot be read ({errors.reason(error)}); it '
       'must be image classification with a training and a test split.'
     ) from None
 

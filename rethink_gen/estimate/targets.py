@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 from jax.experimental import topologies
 
-from rethink_gen.data import sources
+from rethink_gen import errors
 from rethink_gen.errors import BadInput
 from rethink_gen.estimate import accelerators
 
@@ -98,7 +98,7 @@ def _tpus(name, slices, kind, shape):
       ).devices
     )
   except Exception as error:  # RuntimeError or another, by what is missing
-    reason = sources.reason(error)
+    reason = errors.reason(error)
     if 'not installed' in reason or 'libtpu' in reason:
       raise BadInput(
         f'--compile_for={name} needs the TPU compiler ({reason}); install it in an '
@@ -122,7 +122,7 @@ def _gpus(name, count):
     )
   except Exception as error:
     raise BadInput(
-      f'--compile_for={name} needs the CUDA compiler ({sources.reason(error)}); install '
+      f'--compile_for={name} needs the CUDA compiler ({errors.reason(error)}); install '
       "it with pip install -e '.[cuda]'."
     ) from error
 

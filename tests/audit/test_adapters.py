@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from sklearn import base, linear_model, pipeline, preprocessing
+from sklearn import linear_model
 
-from rethink_gen.audit import adapters, randomizations, testing
+from rethink_gen.audit import adapters, estimators, flax_modules, randomizations, testing
 from rethink_gen.errors import BadInput
 from rethink_gen.train import compiled
 
@@ -20,79 +20,12 @@ Y = np.arange(40) % 2
 def make(model, x=X, optimizer=None, training_argument=None):
   dataset, _ = randomizations.make_dataset(x, Y, x, Y)
   dataset = adapters.adapt(model, dataset)
-  length = (None, None) if adapters.is_estimator(model) else (1, 20)
+  length = (None, None) if estimators.is_estimator(model) else (1, 20)
   config = testing.make_config(model, dataset, *length, 0.99)
   return adapters.make_learner(model, dataset, optimizer, config, training_argument)
 
 
 # Estimators.
-
-
-class Recorder(base.BaseEstimator):
-  """Predicts `answer`, and writes in all that it is given."""
-
-  def __init__(self, answer=0, seen=None):
-    self.answer = answer
-    self.seen = seen
-
-  def fit(self, x, y):
-    self.types_ = x.dtype, y.dtype
-    x[:], y[:] = 0, 0
-    return self
-
-  def predict(self, x):
-    x[:] = 0
-    if isinstance(self.answer, Exception):
-      raise self.answer
-    return np.broadcast_to(self.answer, len(x))
-
-
-@pytest.mark.parametrize('dtype', [np.uint8, np.int64, np.float64, np.float16, bool])
-def test_an_estimator_gets_arrays_of_its_own_in_the_users_type(dtype):
-  x = RANDOM.integers(0, 2, (40, 5)).astype(dtype)
-  y, before = Y.astype(np.int16), x.copy()
-  fitted = adapters.fit_estimator(Recorder(1), x, y, 0)
-  assert adapters.predict(fitted, x, 2).tolist() == 40 * [1]
-  np.testing.assert_array_equal(x, before)
-  np.testing.assert_array_equal(y, Y)
-  assert fitted.types_ == (x.dtype, np.int16)
-
-
-def test_a_scaler_without_a_copy_leaves_the_data_alone():
-  x, y = RANDOM.normal(50, 3, (60, 4)), np.arange(60) % 2
-  x[:, 0] += 9 * y
-  model = pipeline.make_pipeline(
-    preprocessing.StandardScaler(copy=False), linear_model.LogisticRegression()
-  )
-  fitted = adapters.fit_estimator(model, x, y, 0)
-  for _ in range(2):
-    assert (adapters.predict(fitted, x, 2) == y).mean() > 0.85
-
-
-@pytest.mark.parametrize(
-  ('answer', 'words'),
-  [
-    (0.97, 'predicts 0.97'),
-    (-1, 'predicts -1'),
-    (2, 'predicts 2 .* from 0 to 1'),
-    (np.nan, 'predicts nan'),
-    (np.inf, 'predicts inf'),
-    ('1', 'predicts <U1'),
-    (None, 'predicts object'),
-    (RuntimeError('no'), 'cannot predict .*RuntimeError: no'),
-  ],
-)
-def test_predictions_that_are_no_labels_are_refused(answer, words):
-  with pytest.raises(BadInput, match=words) as caught:
-    adapters.predict(Recorder(answer), X, 2)
-  assert '\n' not in str(caught.value)
-
-
-def test_whole_numbers_of_any_type_are_labels():
-  for answer in (1.0, True, np.uint8(1)):
-    found = adapters.predict(Recorder(answer), X, 2)
-    assert found.dtype == np.int64
-    assert found.tolist() == 40 * [1]
 
 
 def test_an_estimator_is_known_by_its_parameters_but_not_by_its_random_state():
@@ -157,7 +90,7 @@ class Still(nn.Module):
 
 def differs_in_training(model, argument):
   """Whether training changes the outputs, or what is not a parameter."""
-  own = adapters.of_module(adapters.training_modes(model, argument, jnp.asarray(X)))
+  own = adapters.of_module(flax_modules.training_modes(model, argument, jnp.asarray(X)))
   variables = own.init(jax.random.key(0), X, train=False)
   outputs, updated = own.apply(
     variables, X, train=True, mutable=['any'], rngs={'dropout': jax.random.key(1)}
@@ -184,7 +117,7 @@ def test_a_module_trains_in_training_mode(model, argument):
 
 
 def test_two_arguments_are_both_given():
-  evaluation, training = adapters.training_modes(Two(), None, jnp.asarray(X))
+  evaluation, training = flax_modules.training_modes(Two(), None, jnp.asarray(X))
   assert evaluation[1] == {'train': False, 'deterministic': True}
   assert training[1] == {'train': True, 'deterministic': False}
 
@@ -197,7 +130,9 @@ def test_a_module_that_would_never_train_is_refused():
   make((Named().init, Named().apply))  # as it is said to be
 
 
-@pytest.mark.parametrize('model', [Named(), (Named().init, Named().apply), Recorder()])
+@pytest.mark.parametrize(
+  'model', [Named(), (Named().init, Named().apply), linear_model.SGDClassifier()]
+)
 def test_a_training_argument_that_is_not_there_is_refused(model):
   with pytest.raises(BadInput, match="training_argument is 'nothing'"):
     make(model, training_argument='nothing')

@@ -26,7 +26,7 @@ from sklearn import (
 import rethink_gen
 from rethink_gen import config as config_lib
 from rethink_gen import train
-from rethink_gen.audit import adapters, randomizations, trainings, verdicts
+from rethink_gen.audit import adapters, flax_modules, randomizations, trainings, verdicts
 from rethink_gen.data import corruption, sources
 from rethink_gen.errors import BadInput
 from rethink_gen.progress import no_progress
@@ -244,7 +244,7 @@ def test_a_run_is_that_of_train(test, digits, tmp_path):
 
 def test_a_module_with_batch_normalization_and_dropout(test, digits):
   x, y, *_ = vectors(digits)
-  modes = adapters.training_modes(Regularized(), None, jnp.zeros((1, 64)))
+  modes = flax_modules.training_modes(Regularized(), None, jnp.zeros((1, 64)))
   model = adapters.of_module(modes)
   variables = model.init(jax.random.key(0), jnp.zeros((1, 64)), train=False)
   assert variables['batch_stats'].keys() == {'batch_stats'}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rethink_gen import errors
-from rethink_gen.data import sources
+from rethink_gen.data import sources, tfds_folders
 
 pytestmark = pytest.mark.slow
 
@@ -257,7 +257,7 @@ def test_the_folder_is_the_environments_unless_given(data_dir, monkeypatch):
   monkeypatch.setenv('TFDS_DATA_DIR', str(data_dir))
   assert_same(sources.load('tiny'), example_arrays())
   monkeypatch.delenv('TFDS_DATA_DIR')
-  assert sources.tfds_folder() == pathlib.Path.home() / 'tensorflow_datasets'
+  assert tfds_folders.root() == pathlib.Path.home() / 'tensorflow_datasets'
 
 
 @pytest.mark.parametrize('damage', [lambda b: b[:-500], lambda b: b''])
@@ -302,7 +302,7 @@ def test_a_full_disk_leaves_no_half_written_cache(data_dir, cache):
 def test_the_newest_version_is_read(data_dir):
   for version in ('1.9.0', '1.10.0', '1.2.0', 'incomplete.ABC_2.0.0'):
     shutil.copytree(data_dir / 'tiny/1.0.0', data_dir / 'tiny' / version)
-  assert sources.find_prepared('tiny', data_dir).name == '1.10.0'
+  assert tfds_folders.find_prepared('tiny', data_dir).name == '1.10.0'
 
 
 def test_a_config_is_part_of_the_name(data_dir):
@@ -425,7 +425,7 @@ def test_a_class_label_knows_of_classes_that_no_image_has(data_dir):
 def real(name):
   """The folder that holds a real data set; skips the test if there is none."""
   folder = os.environ.get('TFDS_DATA_DIR')
-  if not folder or not sources.find_prepared(name, pathlib.Path(folder)):
+  if not folder or not tfds_folders.find_prepared(name, pathlib.Path(folder)):
     pytest.skip(f'TFDS_DATA_DIR names no folder with {name}')
   return folder
 

@@ -16,7 +16,14 @@ from PIL import Image
 
 from rethink_gen import config as config_lib
 from rethink_gen import errors
-from rethink_gen.data import corruption, host_augment, sources, streaming, synthetic
+from rethink_gen.data import (
+  corruption,
+  host_augment,
+  sources,
+  streaming,
+  synthetic,
+  tfds_folders,
+)
 
 COUNT, TEST_COUNT = 53, 13  # no multiples of any batch here
 DISTORTIONS = ('random_crop', 'random_flip', 'color_jitter')
@@ -179,7 +186,7 @@ def test_evaluation_has_every_example_once_and_masks_the_rest(
   assert len(images) == len(labels) == len(counts) == -(-count // 12) * 12
   np.testing.assert_array_equal(counts, np.arange(len(counts)) < count)
   assert not images[count:].any()
-  folder = sources.find('generated_images', data_dir)
+  folder = tfds_folders.find('generated_images', data_dir)
   records = builder(folder).as_data_source(split)
   np.testing.assert_array_equal(labels[:count], [record['label'] for record in records])
   for ours, record in zip(images[:count], records, strict=True):
