@@ -2,9 +2,9 @@
 
 # All but the command-line programs, whose flags would clash in one process.
 __all__ = [
-  *('audit', 'cli', 'config', 'data', 'errors', 'estimate', 'files', 'interrupt', 'models'),
-  *('ops', 'output', 'paper', 'paths', 'progress', 'reporting', 'reproduce', 'runs'),
-  *('sharding', 'studies', 'text', 'theory', 'train'),
+  *('audit', 'cli', 'config', 'data', 'errors', 'estimate', 'files', 'interrupt', 'memory'),
+  *('models', 'ops', 'output', 'paper', 'paths', 'progress', 'reporting', 'reproduce'),
+  *('runs', 'sharding', 'studies', 'text', 'theory', 'train'),
 ]
 
 

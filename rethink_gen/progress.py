@@ -1,4 +1,4 @@
-"""The progress of a run: a bar on a terminal, lines elsewhere."""
+"""The progress of a run, as a bar or lines, and of a long computation, as lines."""
 
 import contextlib
 import time
@@ -74,3 +74,24 @@ def progress_bar(
 def no_progress(*_) -> Iterator[tuple[Callable, Callable]]:
   """Shows nothing, with the interface of `progress_bar`."""
   yield (lambda *_: None), (lambda *_: None)
+
+
+def progress_lines(say: Callable | None, title: str, total: int) -> Callable:
+  """A function show(done) that says a line with the time left every few seconds.
+
+  Args:
+    say: called with the line, or None to show nothing.
+    title: what is being computed.
+    total: the value of `done` at the end.
+  """
+  started = shown = time.monotonic()
+
+  def show(done):
+    nonlocal shown
+    now = time.monotonic()
+    if say and (now - shown > 5 or done == total):
+      left = (now - started) / done * (total - done)
+      say(f'{title}: {done}/{total}, about {format_duration(left)} left')
+      shown = now
+
+  return show

@@ -10,6 +10,7 @@ FLOORS = (
   {
     'errors',
     'interrupt',
+    'memory',
     'output',
     'paths',
     'files',

@@ -8,13 +8,20 @@ from collections.abc import Callable
 
 import numpy as np
 
-from rethink_gen import files
+from rethink_gen import files, memory
 from rethink_gen.data import sources
 from rethink_gen.data.sources import Dataset
 from rethink_gen.errors import BadInput
+from rethink_gen.progress import progress_lines
 from rethink_gen.reporting.artifacts import Column, Runs
 from rethink_gen.text import format_duration
-from rethink_gen.theory import features, interpolation, significance
+from rethink_gen.theory import (
+  features,
+  gram_matrix,
+  interpolation,
+  preconditioning,
+  significance,
+)
 
 COLUMNS = {
   'train_error': Column('training error', '%', '.2f'),
@@ -124,7 +131,7 @@ def expected_seconds(settings: dict) -> float:
     work = 2 * (examples + tests) * places * inputs * settings['filters']
   work += examples * (examples + 2 * tests) * dimensions
   ridges, landmarks = len(settings['ridges']), settings['landmarks']
-  work += ridges * examples * landmarks * 4 * (landmarks + interpolation.BLOCK)
+  work += ridges * examples * landmarks * 4 * (landmarks + gram_matrix.BLOCK)
   return 20 + work / 1e11 + ridges * 20 * (4 * examples**2 / 12e9)
 
 
@@ -149,8 +156,8 @@ def compute(settings: dict, folder: pathlib.Path, say: Callable) -> dict:
   seconds['gram'] = time.monotonic() - started - seconds.get('bandwidth', 0.0)
   targets, labels = targets[:, order], data.y_test
   started = time.monotonic()
-  marks = interpolation.spread_landmarks(gram.layout, settings['landmarks'])
-  rank_part = interpolation.low_rank(gram, marks)
+  marks = preconditioning.spread_landmarks(gram.layout, settings['landmarks'])
+  rank_part = preconditioning.low_rank(gram, marks)
   gram = gram._replace(landmarks=())  # no longer needed
   seconds['low_rank'] = time.monotonic() - started
 
@@ -179,7 +186,7 @@ def compute(settings: dict, folder: pathlib.Path, say: Callable) -> dict:
     'bandwidth': bandwidth,
     'seconds_of': seconds,
     'path': path,
-    'peak_gib': interpolation.peak_gib(),
+    'peak_gib': memory.peak_gib(),
   }
 
 
@@ -203,24 +210,24 @@ def make_gram(
   folder: pathlib.Path,
   seconds: dict[str, float],
   say: Callable,
-) -> tuple[interpolation.Gram, np.ndarray, float | None]:
+) -> tuple[gram_matrix.Gram, np.ndarray, float | None]:
   """(Gram, the order of its training examples, bandwidth or None)."""
-  layout = interpolation.make_layout(len(data.y_train))
-  marks = interpolation.spread_landmarks(layout, settings['landmarks'])
+  layout = gram_matrix.make_layout(len(data.y_train))
+  marks = preconditioning.spread_landmarks(layout, settings['landmarks'])
   if settings['features'] == 'convolutional':
     return *convolutional_gram(data, settings, marks, say), None
   train, test = embed(data, settings)
   started = time.monotonic()
   bandwidth = choose_bandwidth(train, data.y_train, settings['bandwidths'], folder, say)
   seconds['bandwidth'] = time.monotonic() - started
-  order = interpolation.coherent_order(train)
-  gram = interpolation.add(None, train[order], test, marks, bandwidth, say)
+  order = preconditioning.coherent_order(train)
+  gram = gram_matrix.add(None, train[order], test, marks, bandwidth, say)
   return gram, order, bandwidth
 
 
 def convolutional_gram(
   data: Dataset, settings: dict, marks: np.ndarray, say: Callable
-) -> tuple[interpolation.Gram, np.ndarray]:
+) -> tuple[gram_matrix.Gram, np.ndarray]:
   gram = order = None
   blocks = features.convolutional(
     data.x_train,
@@ -230,13 +237,13 @@ def convolutional_gram(
     settings['seed'],
     settings['block'],
   )
-  done = interpolation.progress(
+  done = progress_lines(
     say, 'Blocks of filters', math.ceil(settings['filters'] / settings['block'])
   )
   for number, (train, test) in enumerate(blocks, 1):
     if order is None:
-      order = interpolation.coherent_order(train)
-    gram = interpolation.add(gram, train[order], test, marks)
+      order = preconditioning.coherent_order(train)
+    gram = gram_matrix.add(gram, train[order], test, marks)
     done(number)
   return gram, order
 
@@ -275,8 +282,8 @@ def choose_bandwidth(
   targets = np.eye(labels.max() + 1)[labels[: len(fit)]].T
   errors = []
   for bandwidth in bandwidths:
-    alpha = interpolation.direct(interpolation.kernel(fit, fit, bandwidth), targets, 1e-6)
-    guesses = np.argmax(alpha @ np.asarray(interpolation.kernel(fit, held, bandwidth)), 0)
+    alpha = interpolation.direct(gram_matrix.kernel(fit, fit, bandwidth), targets, 1e-6)
+    guesses = np.argmax(alpha @ np.asarray(gram_matrix.kernel(fit, held, bandwidth)), 0)
     errors.append(float(np.mean(guesses != labels[len(fit) : len(fit) + len(held)])))
     say(f'bandwidth {bandwidth:g}: {errors[-1]:.2%} error on {len(held):,} held out')
   best = bandwidths[int(np.argmin(errors))]
@@ -285,7 +292,7 @@ def choose_bandwidth(
 
 
 def misclassified(
-  gram: interpolation.Gram, alpha: np.ndarray, labels: np.ndarray
+  gram: gram_matrix.Gram, alpha: np.ndarray, labels: np.ndarray
 ) -> np.ndarray:
   """bool (n,): which test examples, then held-out examples, are misclassified."""
   guesses = np.argmax(np.asarray(interpolation.predict(gram.tests, alpha)), 0)
@@ -293,7 +300,7 @@ def misclassified(
 
 
 def test_errors(
-  gram: interpolation.Gram, alpha: np.ndarray, labels: np.ndarray, num_test: int
+  gram: gram_matrix.Gram, alpha: np.ndarray, labels: np.ndarray, num_test: int
 ) -> dict[str, float]:
   """{'test_error'}, and 'held_out_error' if examples are held out, as fractions."""
   wrong = misclassified(gram, alpha, labels)
@@ -318,7 +325,7 @@ def describe(
 
 
 def summarize(
-  gram: interpolation.Gram,
+  gram: gram_matrix.Gram,
   alpha: np.ndarray,
   targets: np.ndarray,
   ridge: float,

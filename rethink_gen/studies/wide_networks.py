@@ -14,12 +14,13 @@ import numpy as np
 import optax
 from flax import linen as nn
 
+from rethink_gen import memory
 from rethink_gen.data import corruption, sources
 from rethink_gen.data.sources import Dataset
 from rethink_gen.errors import BadInput
 from rethink_gen.models.mlp import MLP, PARAMETRIZATIONS
+from rethink_gen.theory import gram_matrix, interpolation, preconditioning
 from rethink_gen.theory import infinite_width as theory
-from rethink_gen.theory import interpolation
 
 RIDGE = 1e-6  # times the mean of the kernel's diagonal
 MOST_DIRECT = 10_000  # training examples up to which the kernel is factorized in float64
@@ -91,7 +92,7 @@ def _check_data(settings):
     interpolation.check_memory(count, *sizes, LANDMARKS)
   elif part == 'accuracy':
     needed = bytes_needed(count, dimensions)
-    free = interpolation.bytes_free()
+    free = memory.bytes_free()
     if needed > free:
       raise BadInput(
         f'The kernel matrices of {count:,} training examples need about '
@@ -202,14 +203,14 @@ def solve_iteratively(
   K = m 11' + K', where K' is positive definite too, and the systems are those of K'. With
   A = K'^-1 Y, B = K'^-1 1 and c = m 1'A / (1 + m 1'B), the solution is A - B c.
   """
-  order = interpolation.coherent_order(x.astype(np.float32))
-  marks = interpolation.spread_landmarks(interpolation.make_layout(len(x)), LANDMARKS)
+  order = preconditioning.coherent_order(x.astype(np.float32))
+  marks = preconditioning.spread_landmarks(gram_matrix.make_layout(len(x)), LANDMARKS)
   extended = np.concatenate([targets[:, order], np.ones((1, len(x)))]).astype(np.float32)
   for table in tables:
     constant = np.interp((len(table) - 1) / math.sqrt(2), np.arange(len(table)), table)
     height = table[0] - constant
     gram = theory.wide_gram(x[order], x_test, (table - constant) / height, marks)
-    rank_part = interpolation.low_rank(gram, marks)
+    rank_part = preconditioning.low_rank(gram, marks)
     gram = gram._replace(landmarks=())
     alpha, history = interpolation.solve(gram, rank_part, extended, RIDGE, SOLVER)
     say(f'{len(history)} iterations, relative residual {history[-1]["residual"]:.1e}')

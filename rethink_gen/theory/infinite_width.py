@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rethink_gen.theory import interpolation
+from rethink_gen.theory import gram_matrix
 
 POINTS = 2**17  # of a table of kernels; its error is below 1e-9 of a kernel's diagonal
 BLOCK = 1_000  # inputs at once
@@ -117,8 +117,8 @@ def kernels_by_table(x: np.ndarray, z: np.ndarray, tables: np.ndarray) -> np.nda
 
 def wide_gram(
   x: np.ndarray, z: np.ndarray, table: np.ndarray, landmarks: np.ndarray
-) -> interpolation.Gram:
-  """The Gram of `interpolation` for the kernel in a row of a `correlation_table`.
+) -> gram_matrix.Gram:
+  """The Gram of `gram_matrix` for the kernel in a row of a `correlation_table`.
 
   Args:
     x, z: float64 (n, d) and (m, d), training and test inputs with x.x = d.
@@ -126,7 +126,7 @@ def wide_gram(
     landmarks: int (k,) into the training inputs, sorted.
   """
   train, test = (np.asarray(part / x.shape[1] ** 0.5, np.float32) for part in (x, z))
-  gram = interpolation.add(None, train, test, landmarks)
+  gram = gram_matrix.add(None, train, test, landmarks)
   layout, single = gram.layout, np.float32(table[None])
 
   @functools.partial(jax.jit, donate_argnums=0)
@@ -142,7 +142,7 @@ def wide_gram(
     panels.append(lift(panel, valid).block_until_ready())
     sides.append(lift(side, row.reshape(-1, 1)))
   tests = tuple(lift(part, column) for part in gram.tests)
-  return interpolation.Gram(layout, tuple(panels), tests, tuple(sides))
+  return gram_matrix.Gram(layout, tuple(panels), tests, tuple(sides))
 
 
 def empirical_ntk(function: Callable, params: Any, x: jax.Array) -> jax.Array:

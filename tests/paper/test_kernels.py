@@ -3,11 +3,11 @@ import json
 import numpy as np
 import pytest
 
+from rethink_gen import memory
 from rethink_gen.errors import BadInput
 from rethink_gen.paper import cifar_kernel, kernels, mnist_kernel
 from rethink_gen.reporting import artifacts, tables
 from rethink_gen.reproduce import grid
-from rethink_gen.theory import interpolation
 
 pytestmark = pytest.mark.slow
 
@@ -205,6 +205,6 @@ def test_bad_settings_are_refused_in_a_sentence(changes, message):
 
 
 def test_too_little_memory_is_refused_before_the_start(monkeypatch):
-  monkeypatch.setattr(interpolation, 'bytes_free', lambda: 2**30)
+  monkeypatch.setattr(memory, 'bytes_free', lambda: 2**30)
   with pytest.raises(BadInput, match='GiB of memory'):
     kernels.check(settings(mnist_kernel, 'pixels'))

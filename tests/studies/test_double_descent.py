@@ -5,13 +5,14 @@ import json
 import numpy as np
 import pytest
 
+from rethink_gen import memory
 from rethink_gen.errors import BadInput
 from rethink_gen.paper import scales
 from rethink_gen.reporting.artifacts import Run
 from rethink_gen.reproduce import grid
 from rethink_gen.studies import double_descent
 from rethink_gen.studies.double_descent import curves, examples, least_squares, networks
-from rethink_gen.theory import descent, interpolation
+from rethink_gen.theory import descent
 
 ROWS = {row.name: row for row in double_descent.rows('smoke')}
 FOURIER = 'fourier_n100_w100_noise20'
@@ -235,6 +236,6 @@ def test_bad_settings_are_refused(name, changes, words):
 
 
 def test_memory_is_checked_before_it_is_used(monkeypatch):
-  monkeypatch.setattr(interpolation, 'bytes_free', lambda: 2**20)
+  monkeypatch.setattr(memory, 'bytes_free', lambda: 2**20)
   with pytest.raises(BadInput, match='100 examples at width 100 need about'):
     double_descent.check(ROWS[FOURIER].changes | {'seed': 0, 'seeds': 50})

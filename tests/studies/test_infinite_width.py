@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from rethink_gen import memory
 from rethink_gen.errors import BadInput
 from rethink_gen.paper import scales
 from rethink_gen.reporting.artifacts import Run
 from rethink_gen.reproduce import grid
 from rethink_gen.studies import infinite_width, wide_networks
 from rethink_gen.theory import infinite_width as theory
-from rethink_gen.theory import interpolation
 
 pytestmark = pytest.mark.slow
 
@@ -159,7 +159,7 @@ def test_at_laptop_scale_all_takes_15_minutes():
 
 
 def test_a_kernel_that_memory_cannot_hold_is_refused(monkeypatch):
-  monkeypatch.setattr(interpolation, 'bytes_free', lambda: 10**6)
+  monkeypatch.setattr(memory, 'bytes_free', lambda: 10**6)
   with pytest.raises(BadInput, match='200 training examples need about'):
     infinite_width.check(ROWS['kernels_digits_200'].changes | {'seed': 0})
   monkeypatch.setattr(wide_networks, 'MOST_DIRECT', 100)

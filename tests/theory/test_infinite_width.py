@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rethink_gen.models.mlp import MLP
+from rethink_gen.theory import gram_matrix, interpolation, preconditioning
 from rethink_gen.theory import infinite_width as theory
-from rethink_gen.theory import interpolation
 from rethink_gen.theory.infinite_width import Architecture
 
 architectures = st.builds(
@@ -130,15 +130,15 @@ def test_the_table_gives_what_the_recursion_gives(architecture, seed):
 
 def test_conjugate_gradients_on_a_wide_gram_solve_the_same_system(monkeypatch):
   """101 examples in four blocks of 26, so that the last is padded."""
-  monkeypatch.setattr(interpolation, 'BLOCK', 32)
+  monkeypatch.setattr(gram_matrix, 'BLOCK', 32)
   x, z = of_equal_norm(101), of_equal_norm(7, seed=1)
   table = theory.correlation_table(Architecture(2, 2.0, 0.1))[0]
   table = table / table[0]
-  marks = interpolation.spread_landmarks(interpolation.make_layout(len(x)), 20)
+  marks = preconditioning.spread_landmarks(gram_matrix.make_layout(len(x)), 20)
   gram = theory.wide_gram(x, z, table, marks)
   assert (gram.layout.panels, gram.layout.padded) == (4, 104)
   targets = np.stack([np.sign(x[:, 0]), x[:, 1]]).astype(np.float32)
-  rank_part = interpolation.low_rank(gram, marks)
+  rank_part = preconditioning.low_rank(gram, marks)
   options = {'tolerance': 1e-5, 'max_iterations': 200}
   alpha, _ = interpolation.solve(gram, rank_part, targets, 1e-2, options)
   found = interpolation.predict(gram.tests, alpha)[:, :7]

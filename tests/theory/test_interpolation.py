@@ -11,9 +11,10 @@ from helpers import ROOT, environment
 from hypothesis import strategies as st
 from scipy.spatial import distance
 
+from rethink_gen import memory
 from rethink_gen.data import sources
 from rethink_gen.errors import BadInput
-from rethink_gen.theory import interpolation
+from rethink_gen.theory import gram_matrix, interpolation, preconditioning
 
 N, CLASSES, BANDWIDTH = 37, 3, 0.5
 SETTINGS = {'tolerance': 1e-5, 'max_iterations': 200}
@@ -21,7 +22,7 @@ SETTINGS = {'tolerance': 1e-5, 'max_iterations': 200}
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-  monkeypatch.setattr(interpolation, 'BLOCK', 8)
+  monkeypatch.setattr(gram_matrix, 'BLOCK', 8)
 
 
 @pytest.fixture(scope='module')
@@ -36,9 +37,9 @@ def data():
 def make(data, landmarks=10, bandwidth=BANDWIDTH):
   """(Gram, low rank part)."""
   train, test, _ = data
-  marks = interpolation.spread_landmarks(interpolation.make_layout(N), landmarks)
-  gram = interpolation.add(None, train, test, marks, bandwidth)
-  return gram, interpolation.low_rank(gram, marks)
+  marks = preconditioning.spread_landmarks(gram_matrix.make_layout(N), landmarks)
+  gram = gram_matrix.add(None, train, test, marks, bandwidth)
+  return gram, preconditioning.low_rank(gram, marks)
 
 
 def gaussian(one, other):
@@ -50,15 +51,15 @@ def gaussian(one, other):
 def full(gram):
   """The matrix that `multiply` multiplies by."""
   identity = np.eye(gram.layout.padded, dtype=np.float32)
-  return np.asarray(interpolation.multiply(gram.panels, identity, gram.layout))
+  return np.asarray(gram_matrix.multiply(gram.panels, identity, gram.layout))
 
 
 # One block, an odd and an even number of blocks, and one example a block.
 @pytest.mark.parametrize('block', [100, 13, 10, 1])
 def test_blocks_hold_what_a_loop_over_pairs_gives(data, block, monkeypatch):
-  monkeypatch.setattr(interpolation, 'BLOCK', block)
+  monkeypatch.setattr(gram_matrix, 'BLOCK', block)
   train, test, _ = data
-  gram = interpolation.add(None, train, test, np.array([3, 20]), BANDWIDTH)
+  gram = gram_matrix.add(None, train, test, np.array([3, 20]), BANDWIDTH)
   matrix = full(gram)
   np.testing.assert_allclose(matrix[:N, :N], gaussian(train, train), atol=1e-6)
   assert not matrix[N:].any()
@@ -70,10 +71,10 @@ def test_blocks_hold_what_a_loop_over_pairs_gives(data, block, monkeypatch):
 
 
 def test_rounding_hardly_moves_the_smallest_eigenvalue():
-  """What the head of the module says of float32, on 300 digits."""
+  """What the head of `gram_matrix` says of float32, on 300 digits."""
   images = sources.load('digits').x_train[:300].reshape(300, -1) / 255
   features = (images - images.mean(0)).astype(np.float32)
-  rounded = np.asarray(interpolation.kernel(features, features, BANDWIDTH), np.float64)
+  rounded = np.asarray(gram_matrix.kernel(features, features, BANDWIDTH), np.float64)
   squares = distance.cdist(*2 * [features.astype(np.float64)]) ** 2
   exact = np.exp(-BANDWIDTH * squares)
   assert np.linalg.norm(rounded - exact, 2) < 1e-5
@@ -92,7 +93,7 @@ def test_a_linear_kernel_adds_up_over_parts_of_the_features(data):
   train, test, _ = data
   gram, marks = None, np.array([0, 30])
   for part in (slice(0, 2), slice(2, 4), slice(4, 5)):
-    gram = interpolation.add(gram, train[:, part], test[:, part], marks)
+    gram = gram_matrix.add(gram, train[:, part], test[:, part], marks)
   np.testing.assert_allclose(full(gram)[:N, :N], train @ train.T, atol=1e-5)
   tests = np.concatenate(gram.tests)[: len(test), :N]
   np.testing.assert_allclose(tests, test @ train.T, atol=1e-5)
@@ -102,16 +103,16 @@ def test_a_linear_kernel_adds_up_over_parts_of_the_features(data):
 def test_the_preconditioner_is_the_inverse_that_it_says(data, ridge):
   gram, low_rank = make(data)
   layout = gram.layout
-  preconditioner = interpolation.precondition(gram, low_rank, ridge)
+  preconditioner = preconditioning.precondition(gram, low_rank, ridge)
   identity = np.eye(layout.padded, dtype=np.float32)
-  inverse = np.asarray(interpolation.apply(preconditioner, identity, layout))
+  inverse = np.asarray(preconditioning.apply(preconditioner, identity, layout))
 
   b = np.concatenate(low_rank).astype(np.float64)
   rest = np.float64(full(gram)) - b @ b.T
   p = b @ b.T
   for start in range(0, layout.padded, layout.size):
     place = np.ix_(*2 * [range(start, start + layout.size)])
-    jitter = interpolation.JITTER * np.trace(rest[place]) / layout.size + ridge
+    jitter = preconditioning.JITTER * np.trace(rest[place]) / layout.size + ridge
     p[place] += rest[place] + jitter * np.eye(layout.size)
   np.testing.assert_allclose(inverse @ p, identity, atol=1e-3)
 
@@ -153,8 +154,8 @@ def test_condition_numbers_are_bounded_from_below(data):
   assert 0.02 * exact < found <= 1.01 * exact
 
   layout = gram.layout
-  preconditioner = interpolation.precondition(gram, low_rank, 0.0)
-  product = interpolation.apply(preconditioner, full(gram)[:N], layout)
+  preconditioner = preconditioning.precondition(gram, low_rank, 0.0)
+  product = preconditioning.apply(preconditioner, full(gram)[:N], layout)
   values = np.linalg.eigvals(np.asarray(product)[:, :N]).real
   assert interpolation.condition(history) == pytest.approx(max(values) / min(values), 0.1)
 
@@ -206,8 +207,8 @@ def test_any_labels_on_distinct_inputs_are_interpolated(points, labels):
   points, labels = np.array(points, np.float32), np.array(labels)
   targets = np.eye(3, dtype=np.float32)[labels].T
   marks = np.array([1, 5, 9])
-  gram = interpolation.add(None, points, points, marks, 1.0)
-  low_rank = interpolation.low_rank(gram, marks)
+  gram = gram_matrix.add(None, points, points, marks, 1.0)
+  low_rank = preconditioning.low_rank(gram, marks)
   alpha, history = interpolation.solve(
     gram, low_rank, targets, 0.0, {'tolerance': 1e-3, 'max_iterations': 100}
   )
@@ -224,7 +225,7 @@ def test_an_order_keeps_neighbors_together():
   centers = 20 * rng.standard_normal((8, 4))
   cluster = rng.permutation(np.repeat(np.arange(8), 64))
   points = centers[cluster] + rng.standard_normal((512, 4))
-  order = interpolation.coherent_order(points.astype(np.float32))
+  order = preconditioning.coherent_order(points.astype(np.float32))
   assert sorted(order) == list(range(512))
   assert np.count_nonzero(np.diff(cluster[order])) < 16
 
@@ -234,7 +235,7 @@ import json, pathlib, sys
 import numpy as np
 sys.path[:0] = {folders!r}
 import test_interpolation as t
-t.interpolation.BLOCK = 8
+t.gram_matrix.BLOCK = 8
 data = t.data.__wrapped__()
 gram, low_rank = t.make(data)
 path = pathlib.Path(sys.argv[1]) if sys.argv[1:] else None
@@ -295,8 +296,8 @@ def test_an_example_that_is_there_twice_is_refused(data):
 
 
 def test_too_little_memory_is_said_with_what_would_fit(monkeypatch):
-  monkeypatch.setattr(interpolation, 'BLOCK', 2_048)
-  monkeypatch.setattr(interpolation, 'bytes_free', lambda: 8 * 2**30)
+  monkeypatch.setattr(gram_matrix, 'BLOCK', 2_048)
+  monkeypatch.setattr(memory, 'bytes_free', lambda: 8 * 2**30)
   interpolation.check_memory(30_000, 10_000, 784, 1_000)
   with pytest.raises(BadInput, match=r'need about \d+\.\d GiB .* about [\d,]+ would fit'):
     interpolation.check_memory(100_000, 10_000, 784, 1_000)

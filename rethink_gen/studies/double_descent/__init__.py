@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from rethink_gen import memory
 from rethink_gen.errors import BadInput
 from rethink_gen.reporting.artifacts import Column, Row, Runs
 from rethink_gen.studies.double_descent import curves, examples, least_squares, networks
 from rethink_gen.studies.double_descent.figure import draw as draw
 from rethink_gen.studies.double_descent.least_squares import NOISES, RIDGES
 from rethink_gen.studies.double_descent.sentences import findings as findings
-from rethink_gen.theory import descent, interpolation
+from rethink_gen.theory import descent
 
 TITLE = 'Double descent: test error in width, epochs and examples'
 ASKED = (
@@ -175,7 +176,7 @@ def check(settings: dict) -> None:
       )
   else:
     _check_data(settings)
-  needed, free = bytes_needed(settings), interpolation.bytes_free()
+  needed, free = bytes_needed(settings), memory.bytes_free()
   if needed > free:
     raise BadInput(
       f'{n:,} examples at width {width:,} need about {needed / 2**30:.1f} GiB of memory, '
