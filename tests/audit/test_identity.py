@@ -60,6 +60,7 @@ def digest(tmp_path):
   return run
 
 
+@pytest.mark.slow
 def test_it_is_the_same_in_every_process_and_changes_with_the_code(digest):
   first = digest()
   assert digest() == first

@@ -247,6 +247,7 @@ def test_the_settings_of_the_packages_own_models_are_named(digits):
   assert not any('learning_rate' in setting or 'decay' in setting for setting in named)
 
 
+@pytest.mark.slow
 def test_a_network_that_did_not_fit_is_told_what_else_to_try(test, digits):
   found = test(Net(), *digits, num_epochs=2, batch_size=50)
   assert 'num_epochs = 2 (larger); width = 16 (larger); the optimizer' in text(found)

@@ -139,6 +139,7 @@ def test_going_on_at_a_step_is_to_skip_the_steps_before(data_dir, first_step):
   assert_equal(train(config, 2, first_step), train(config)[first_step:])
 
 
+@pytest.mark.slow
 def test_workers_change_nothing_and_errors_come_out_of_them(data_dir):
   config = make_config(data_dir, distorted=True, num_epochs=1)
   expected = train(config)

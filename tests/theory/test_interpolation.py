@@ -196,6 +196,7 @@ def test_a_residual_that_no_longer_falls_ends_it():
   assert interpolation.finished(history, few | {'max_iterations': 2})
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=20, deadline=None)
 @hypothesis.given(
   points=st.lists(
@@ -260,6 +261,7 @@ def solve_on(devices, *arguments):
   return json.loads(output)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('most', [10, 200])
 def test_what_is_saved_is_continued_on_another_number_of_devices(data, tmp_path, most):
   """Saved on one, half way or at the end; five blocks of eight, on three six of seven."""
@@ -277,6 +279,7 @@ def test_what_is_saved_is_continued_on_another_number_of_devices(data, tmp_path,
   assert interpolation.condition(history) > 1
 
 
+@pytest.mark.slow
 def test_the_result_does_not_depend_on_the_number_of_devices(data):
   train, test, targets = data
   devices, alpha, guesses = solve_on(8)
