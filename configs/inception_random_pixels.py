@@ -3,7 +3,8 @@
   python -m rethink_gen.main --config=configs/inception_random_pixels.py
 
 Paper: training error reaches zero.
-All 50,000 images call for a GPU; see RESULTS.md for what was measured.
+Here, at laptop scale (`--artifact=figure1a`): 100 % of 1,000 images after 14 or 15 epochs,
+three seeds, in about 7 minutes on one CPU core. All 50,000 call for a GPU (RESULTS.md).
 """
 
 from configs import inception
