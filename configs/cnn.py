@@ -4,7 +4,8 @@
 
 The study `double_descent_cnn` trains it in many widths, also with label noise. SGD without
 momentum; the learning rate is 0.1/sqrt(1 + floor(step / 512)) for 500,000 steps, which have
-not been run.
+not been run. Here, 6,000 steps on 2,000 images at width 10: test error 59.5 ± 0.5 %, three
+seeds, 2 to 5 minutes each on one CPU core (docs/studies.md).
 """
 
 from configs import default

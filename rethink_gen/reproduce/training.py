@@ -23,6 +23,7 @@ PACES = {
   ('cifar10', 'mlp'): 1 / 12_000,
   ('cifar10', 'alexnet'): 1 / 600,
   ('cifar10', 'inception'): 1 / 80,
+  ('cifar10', 'cnn'): 1 / 2_500,
   ('digits', 'mlp'): 1 / 400,
   ('digits', 'alexnet'): 1 / 200,
   ('digits', 'inception'): 1 / 50,
