@@ -39,6 +39,18 @@ for changes in json.loads(sys.argv[1]):
   found = ahead.compile_training(config, dataset, target)
   print(json.dumps(found._asdict()), flush=True)
 """
+SPREAD = """
+import json
+from benchmarks import spread
+from rethink_gen import config as config_lib
+from rethink_gen.estimate import counting, targets
+target = targets.find_target('v5e:2x2')
+config = config_lib.named('quickstart')
+runs = spread.compile_runs(config, counting.describe_data(config), 8, target)
+layout, kernel = spread.compile_kernel(5_000, 64, target)
+found = {'runs': runs} | kernel
+print(json.dumps({name: each.collectives for name, each in found.items()}))
+"""
 IMAGES = 32_768 * 32 * 32 * 3  # bytes
 INCEPTION = {
   'model.name': 'inception',
@@ -51,8 +63,13 @@ INCEPTION = {
 
 def compile_for_tpus(*changes):
   """The Compiled of each config, as a dict."""
+  return run_script(SCRIPT, json.dumps(changes))
+
+
+def run_script(*arguments):
+  """The lines of JSON that a script prints."""
   done = subprocess.run(
-    [sys.executable, '-c', SCRIPT, json.dumps(changes)],
+    [sys.executable, '-c', *arguments],
     cwd=ROOT,
     env=ENVIRONMENT | {'JAX_PLATFORMS': 'cpu'},
     capture_output=True,
@@ -119,6 +136,17 @@ def test_memory_grows_with_the_batch(programs):
   more = programs['large batch']['temporary'] - programs['mlp']['temporary']
   examples = (32_768 - 64) / 4
   assert 0 < more <= examples * 4 * (4 * 32 * 32 * 3 + 4 * 512)
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_what_is_spread_needs_no_exchange():
+  """Runs at once and panels of a Gram matrix stay on their device; only a sum travels."""
+  (found,) = run_script(SPREAD)
+  total = found.pop('the sum over devices')
+  assert set(found) == {'runs', 'a panel', 'its product with a vector per class'}
+  assert not any(found.values())
+  assert {kind for kind, _ in total} == {'all-reduce'}
 
 
 @pytest.mark.slow

@@ -85,7 +85,7 @@ def _needed(message):
   return f'it needs {found[1]} of {found[2]} per device' if found else 'out of memory'
 
 
-def _shapes(tree, spec=REPLICATED):
+def shapes(tree: Any, spec: PartitionSpec = REPLICATED) -> Any:
   """The shapes of a tree's arrays on the mesh, to lower a function with."""
   layout = NamedSharding(sharding.mesh(), spec)
   return jax.tree.map(
@@ -104,11 +104,11 @@ def _lower_epoch(config, dataset):
     count += -count % sharding.mesh().size
   images = jax.ShapeDtypeStruct((count, int(np.prod(shape))), dataset.x_train.dtype)
   return epoch.lower(
-    _shapes(jax.eval_shape(initialize, key)),
-    _shapes(jax.ShapeDtypeStruct((), jnp.int32)),
-    _shapes(images, spec),
-    _shapes(jax.ShapeDtypeStruct(dataset.y_train.shape, jnp.int32)),
-    _shapes(key),
+    shapes(jax.eval_shape(initialize, key)),
+    shapes(jax.ShapeDtypeStruct((), jnp.int32)),
+    shapes(images, spec),
+    shapes(jax.ShapeDtypeStruct(dataset.y_train.shape, jnp.int32)),
+    shapes(key),
     optimizers.rates(config),
   )
 
@@ -124,10 +124,10 @@ def _lower_step(config, dataset):
   key = jax.eval_shape(lambda: jax.random.key(0))
   split = PartitionSpec('data')
   return step.lower(
-    _shapes(jax.eval_shape(initialize, key)),
-    _shapes(jax.ShapeDtypeStruct((count, *shape), dataset.x_train.dtype), split),
-    _shapes(jax.ShapeDtypeStruct((count,), jnp.int32), split),
-    _shapes(key),
+    shapes(jax.eval_shape(initialize, key)),
+    shapes(jax.ShapeDtypeStruct((count, *shape), dataset.x_train.dtype), split),
+    shapes(jax.ShapeDtypeStruct((count,), jnp.int32), split),
+    shapes(key),
     optimizers.rates(config),
   )
 
@@ -229,11 +229,11 @@ def step_seconds(found: Compiled, target: targets.Target) -> float:
   return found.cycles / targets.clock(target.accelerator) + sum(reduces)
 
 
-def _bytes(shapes):
+def _bytes(text):
   """Bytes of all arrays in the text of an operation's result type."""
   sizes = {'pred': 1, 's8': 1, 'u8': 1, 'bf16': 2, 'f16': 2, 's32': 4, 'u32': 4, 'f32': 4}
   total = 0
-  for dtype, dimensions in re.findall(r'\b([a-z]+\d*)\[([\d,]*)\]', shapes):
+  for dtype, dimensions in re.findall(r'\b([a-z]+\d*)\[([\d,]*)\]', text):
     if dtype in sizes:
       total += sizes[dtype] * int(np.prod([int(n) for n in dimensions.split(',') if n]))
   return total

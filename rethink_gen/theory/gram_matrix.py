@@ -74,7 +74,7 @@ class Gram(NamedTuple):
 
 def make_layout(examples: int) -> Layout:
   """The Layout for all devices, in blocks of BLOCK examples or somewhat fewer."""
-  devices = jax.device_count()
+  devices = sharding.mesh().size
   panels = math.ceil(examples / (devices * BLOCK))
   return Layout(examples, math.ceil(examples / (devices * panels)), panels, devices)
 

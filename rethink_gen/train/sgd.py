@@ -5,6 +5,7 @@ data set is replicated or sharded by rows, and each batch is split over the devi
 device is a mesh of one; the number of devices changes results only by rounding.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,6 +20,9 @@ from rethink_gen.models import layers
 # One PRNG stream per purpose. The numbers determine published results: append, never
 # reorder.
 INITIALIZATION, ORDER, AUGMENTATION, DROPOUT = range(4)
+# On a GPU, a loop whose number of steps the compiler does not know asks the host before
+# each whether to go on (XLA's WhileLoopBackendConfig); it is asked once per this many.
+GPU_CHUNK = 10
 AUXILIARY_WEIGHT = 0.4  # of the auxiliary head's loss, as in TF-Slim's Inception V3
 
 
@@ -201,6 +205,28 @@ def epoch_function(
       key = jax.random.fold_in(dropout_key, state.step)
       return train_step(model, tx, state, inputs, labels[chosen], key)
 
-    return jax.lax.while_loop(lambda state: state.step < stop, step, state)
+    chunk = GPU_CHUNK if sharding.platform() == 'gpu' else 1
+    return train_until(step, state, stop, chunk)
 
   return epoch
+
+
+def train_until(
+  step: Callable, state: TrainState, stop: jax.Array, chunk: int
+) -> TrainState:
+  """Applies step(state) until `state.step` is `stop`, in loops of `chunk` steps.
+
+  The result does not depend on `chunk`: steps beyond `stop` are computed and discarded.
+  """
+
+  def is_before(state):
+    return state.step < stop
+
+  def take(_, state):
+    taken = functools.partial(jnp.where, is_before(state))
+    return jax.tree.map(taken, step(state), state)
+
+  def take_all(state):
+    return jax.lax.fori_loop(0, chunk, take, state)
+
+  return jax.lax.while_loop(is_before, step if chunk == 1 else take_all, state)

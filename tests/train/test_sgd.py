@@ -111,6 +111,23 @@ def test_an_epoch_in_several_calls_is_bit_identical(augmentation):
     np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize('stops', [[4], [1, 3, 4], [0, 2, 2, 4]])
+def test_steps_in_chunks_are_the_same_steps(monkeypatch, stops):
+  """As on a GPU, where a chunk may reach beyond the step to stop at."""
+  config, model, state, images, labels = make()
+  expected = make_epoch(config, model)(copy(state), 4, images, labels, KEY)
+  monkeypatch.setattr(sgd.sharding, 'platform', lambda: 'gpu')
+  monkeypatch.setattr(sgd, 'GPU_CHUNK', 3)
+  epoch = make_epoch(config, model)
+  for stop in stops:
+    state = epoch(state, stop, images, labels, KEY)
+    assert state.step == stop
+    assert np.count_nonzero(state.losses) == stop
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state, expected
+  )
+
+
 def test_epochs_differ_in_order_and_augmentation_and_keys_in_both():
   config, model, state, images, labels = make(
     **{'optimizer.learning_rate': 1e-9, 'regularization.random_crop': True}
