@@ -132,13 +132,20 @@ def to_markdown(rows):
       f'{row["cycles"]:,}' if row['cycles'] is not None else '–',
       roofline.say(seconds) if seconds else '–',
       f'{row["batch_size"] / row["devices"] / seconds:,.0f}' if seconds else '–',
-      f'{row["share_of_peak"]:.0%}' if seconds else '–',
+      f'{row["share_of_peak"]:.1%}' if seconds else '–',
       f'{len(reduces)}, {format_quantity(sum(reduces), "B")}' if reduces else 'none',
-      ', '.join(f'{number} {kind}' for kind, number in row['kernels'].items()),
+      ', '.join(
+        f'{number} {kind}' for kind, number in row['kernels'].items() if is_kernel(kind)
+      ),
       format_duration(row['seconds']),
     ]
     lines.append(f'| {" | ".join(cells)} |')
   return '\n'.join(lines) + '\n'
+
+
+def is_kernel(kind):
+  """Whether a call is a fusion or a library's kernel, not one of the compiler's helpers."""
+  return kind == 'fusion' or kind.startswith('__')
 
 
 if __name__ == '__main__':

@@ -9,9 +9,12 @@ import json
 import os
 import subprocess
 import sys
+import types
 
 import pytest
 from helpers import ROOT
+
+from rethink_gen.estimate import ahead
 
 COMPILER = os.environ.get('RETHINK_GEN_LIBTPU')
 # Without the suite's own XLA_FLAGS: what is tested is what users compile.
@@ -195,3 +198,23 @@ def test_what_is_compiled_is_described():
   assert done.returncode == 0, done.stderr
   assert 'Compiled for v5e:2x2 (4 devices)' in done.stdout
   assert 'each step: ' in done.stdout
+
+
+def test_operations_without_an_estimate_add_no_cycles():
+  """The TPU compiler prints -1 as an unsigned number for some operations."""
+
+  class Program:
+    def as_text(self):
+      config = 'backend_config={{"estimated_cycles":"{}"}}'
+      lines = (
+        f'  %f.{i} = f32[8]{{0}} fusion(%x), {config.format(cycles)}'
+        for i, cycles in enumerate((100, 2**64 - 1, 20))
+      )
+      return '\n'.join(['ENTRY %main (x: f32[8]) -> f32[8] {', *lines, '}'])
+
+    def memory_analysis(self):
+      names = 'argument output temp generated_code alias'.split()
+      return types.SimpleNamespace(**{f'{name}_size_in_bytes': 0 for name in names})
+
+  found = ahead.read(Program(), has_loop=False)
+  assert (found.cycles, found.kernels) == (120, {'fusion': 3})

@@ -148,7 +148,9 @@ def read(program: Any, has_loop: bool, seconds: float = 0.0) -> Compiled:
       computation = 'ENTRY' if header[1] else header[2]
       continue
     if cycles := re.search(r'"estimated_cycles":"(\d+)"', line):
-      (outside if computation == 'ENTRY' else in_loop).append(int(cycles[1]))
+      # Where the compiler has no estimate it prints -1 as an unsigned number.
+      known = int(cycles[1]) if int(cycles[1]) < 2**63 else 0
+      (outside if computation == 'ENTRY' else in_loop).append(known)
     found = re.match(r'\s+(?:ROOT )?%?[\w.-]+ = (.*?) ([a-z-]+)\(', line)
     if not found:
       continue
