@@ -1,8 +1,8 @@
 """Compiles for a TPU slice what is spread over its chips without sharing a batch.
 
-  python -m benchmarks.spread --target=v5e:4x4
+  python -m benchmarks.spread --compile_for=v5e:4x4
 
-Runs trained at once (`train.vmapped`): each chip has whole runs. The kernel solver
+Runs trained at once (`train.vmapped`), here one on each chip. The kernel solver
 (`theory.gram_matrix`): each chip has panels of the Gram matrix of all of MNIST. Needs no
 TPU, but its compiler, as `benchmarks.ahead` does. Prints a table.
 """
@@ -23,12 +23,9 @@ from rethink_gen.text import format_duration, format_quantity
 from rethink_gen.theory import gram_matrix
 from rethink_gen.train import compiled, optimizers, vmapped
 
-TARGET = flags.DEFINE_string('target', 'v5e:4x4', 'The devices to compile for.')
+TARGET = flags.DEFINE_string('compile_for', 'v5e:4x4', 'The devices to compile for.')
 CONFIGS = flags.DEFINE_list(
   'configs', ['mlp_1x512', 'alexnet', 'inception'], 'The configs of the runs at once.'
-)
-RUNS = flags.DEFINE_integer(
-  'runs', None, 'Runs at once; by default one for each device.', lower_bound=1
 )
 EXAMPLES, DIMENSIONS, CLASSES, LANDMARKS = 60_000, 784, 10, 2_000  # of MNIST's kernel
 PARTS = PartitionSpec('data')
@@ -41,11 +38,11 @@ def main(_):
 
 def tabulate():
   target = targets.find_target(TARGET.value)
-  runs = RUNS.value or len(target.devices)
+  configs = {name: config_lib.named(name) for name in CONFIGS.value}
+  runs = len(target.devices)
   print('| program | memory of a device | temporary | cycles | between devices | seconds |')
   print('|---|---:|---:|---:|---|---:|')
-  for name in CONFIGS.value:
-    config = config_lib.named(name)
+  for name, config in configs.items():
     config.precision = 'bfloat16'
     found = compile_runs(config, counting.describe_data(config), runs, target)
     show(f'{runs} runs of {name}, a step of each', found, target)

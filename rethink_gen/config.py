@@ -1,6 +1,6 @@
 """The config of a run: every field, its default, and the values it accepts."""
 
-import importlib
+import importlib.util
 import math
 import re
 from typing import Any
@@ -174,7 +174,11 @@ ACCEPTED = {
 
 
 def named(name: str) -> config_dict.ConfigDict:
-  """The ConfigDict of configs/NAME.py."""
+  """The ConfigDict of configs/NAME.py; raises BadInput if there is no such file."""
+  if importlib.util.find_spec(f'configs.{name}') is None:
+    raise BadInput(
+      f'There is no config {name!r}; take the name of a file in configs/, like inception.'
+    )
   return importlib.import_module(f'configs.{name}').get_config()
 
 

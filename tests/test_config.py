@@ -152,3 +152,8 @@ def test_a_run_from_before_there_was_a_choice_of_start_is_another_run():
   config.model.initialization = 'he_normal'
   assert config_lib.differences(config, stored) == []
   assert config_lib.changes(config) == config_lib.changes(stored)
+
+
+def test_a_config_that_is_not_there_is_refused():
+  with pytest.raises(BadInput, match="There is no config 'nosuch'"):
+    config_lib.named('nosuch')
