@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from rethink_gen.paper import scales
-from rethink_gen.reporting import drawing
+from rethink_gen.reporting import drawing, tables
 from rethink_gen.reporting.artifacts import Column, Row, Runs
 
 TITLE = 'Appendix E: regularizers do not prevent memorization'
@@ -89,4 +89,4 @@ def findings(entries: list[dict]) -> Iterator[str]:
   for entry in entries:
     if (accuracy := entry['ours']['train_accuracy']) is not None:
       verdict = 'fitted' if accuracy >= 99 else 'not fitted'
-      yield f'{entry["name"]}: {verdict} ({accuracy:.2f} %).'
+      yield f'{entry["name"]}: {verdict} ({tables.number(accuracy, "%", ".2f")} %).'
