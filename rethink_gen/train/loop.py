@@ -274,9 +274,11 @@ def train_epoch(
   """Trains to the end of the epoch, or until a signal arrives or the loss is not finite.
 
   Requests take about SECONDS_PER_CALL each; while the speed is unknown, a request is a
-  single step. Returns the TrainState and this epoch's seconds per step.
+  single step. On a GPU they are whole multiples of `sgd.chunk_of`. Returns the TrainState
+  and this epoch's seconds per step.
   """
   steps_per_epoch = len(state.losses)
+  chunk = sgd.chunk_of(steps_per_epoch)
   first = step = int(state.step)
   end = (step // steps_per_epoch + 1) * steps_per_epoch
   epoch = f'epoch {end // steps_per_epoch}/{config.num_epochs}'
@@ -284,6 +286,7 @@ def train_epoch(
   loss = 0.0
   while step < end and math.isfinite(loss):
     steps = max(1, int(SECONDS_PER_CALL / seconds_per_step))
+    steps = math.ceil(steps / chunk) * chunk
     steps, stopping = multihost.agree(steps, received)
     if stopping:
       break

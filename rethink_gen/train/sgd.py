@@ -21,7 +21,8 @@ from rethink_gen.models import layers
 # reorder.
 INITIALIZATION, ORDER, AUGMENTATION, DROPOUT = range(4)
 # On a GPU, a loop whose number of steps the compiler does not know asks the host before
-# each whether to go on (XLA's WhileLoopBackendConfig); it is asked once per this many.
+# each whether to go on (XLA's WhileLoopBackendConfig); it is asked once per this many, at
+# most.
 GPU_CHUNK = 10
 AUXILIARY_WEIGHT = 0.4  # of the auxiliary head's loss, as in TF-Slim's Inception V3
 
@@ -205,10 +206,16 @@ def epoch_function(
       key = jax.random.fold_in(dropout_key, state.step)
       return train_step(model, tx, state, inputs, labels[chosen], key)
 
-    chunk = GPU_CHUNK if sharding.platform() == 'gpu' else 1
-    return train_until(step, state, stop, chunk)
+    return train_until(step, state, stop, chunk_of(steps))
 
   return epoch
+
+
+def chunk_of(steps: int) -> int:
+  """Steps per loop of known length in an epoch of `steps`: a divisor, so none is wasted."""
+  if sharding.platform() != 'gpu':
+    return 1
+  return max(n for n in range(1, GPU_CHUNK + 1) if steps % n == 0)
 
 
 def train_until(

@@ -117,7 +117,7 @@ def test_steps_in_chunks_are_the_same_steps(monkeypatch, stops):
   config, model, state, images, labels = make()
   expected = make_epoch(config, model)(copy(state), 4, images, labels, KEY)
   monkeypatch.setattr(sgd.sharding, 'platform', lambda: 'gpu')
-  monkeypatch.setattr(sgd, 'GPU_CHUNK', 3)
+  assert [sgd.chunk_of(steps) for steps in (4, 390, 21, 11)] == [4, 10, 7, 1]
   epoch = make_epoch(config, model)
   for stop in stops:
     state = epoch(state, stop, images, labels, KEY)
