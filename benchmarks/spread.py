@@ -13,7 +13,6 @@ import time
 import jax
 import jax.numpy as jnp
 from absl import flags
-from jax.sharding import PartitionSpec
 
 from rethink_gen import cli, sharding
 from rethink_gen import config as config_lib
@@ -28,7 +27,6 @@ CONFIGS = flags.DEFINE_list(
   'configs', ['mlp_1x512', 'alexnet', 'inception'], 'The configs of the runs at once.'
 )
 EXAMPLES, DIMENSIONS, CLASSES, LANDMARKS = 60_000, 784, 10, 2_000  # of MNIST's kernel
-PARTS = PartitionSpec('data')
 
 
 def main(_):
@@ -89,7 +87,7 @@ def compile_runs(config, dataset, runs, target):
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), runs))
     rates = [jax.ShapeDtypeStruct((runs,), jnp.float32) for _ in optimizers.rates(config)]
     epoch = vmapped.compile_stack.__wrapped__(program).epoch
-    spread = shapes((labels, keys, optimizers.Rates(*rates)), PARTS)
+    spread = shapes((labels, keys, optimizers.Rates(*rates)), vmapped.PARTS)
     lower = functools.partial(epoch.lower, state, shapes(step), shapes(images), *spread)
     return compile_timed(lower, has_loop=True)
 
@@ -104,16 +102,13 @@ def compile_kernel(examples, dimensions, target):
     layout = gram_matrix.make_layout(examples)
     rows = layout.devices * layout.size
     features, chosen = array(2 * layout.padded, dimensions), array(LANDMARKS, dimensions)
-    panel = array(rows, layout.width, spec=PARTS)
-    images = array(layout.devices, CLASSES, 2 * layout.padded, spec=PARTS)
+    panel = array(rows, layout.width, spec=gram_matrix.ROWS)
+    images = array(layout.devices, CLASSES, 2 * layout.padded, spec=gram_matrix.ROWS)
     vectors = array(CLASSES, 2 * layout.padded)
     j = shapes(jax.ShapeDtypeStruct((), jnp.int32))
     calls = {
       'a panel': (gram_matrix.add_panel, None, features, chosen, j, 0.02, layout),
-      'its product with a vector per class': (
-        *(gram_matrix.multiply_panel, images, panel, vectors, j),
-        layout,
-      ),
+      'its product': (gram_matrix.multiply_panel, images, panel, vectors, j, layout),
       'the sum over devices': (gram_matrix.fold, images),
     }
     found = {

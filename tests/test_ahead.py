@@ -147,7 +147,7 @@ def test_what_is_spread_needs_no_exchange():
   """Runs at once and panels of a Gram matrix stay on their device; only a sum travels."""
   (found,) = run_script(SPREAD)
   total = found.pop('the sum over devices')
-  assert set(found) == {'runs', 'a panel', 'its product with a vector per class'}
+  assert set(found) == {'runs', 'a panel', 'its product'}
   assert not any(found.values())
   assert {kind for kind, _ in total} == {'all-reduce'}
 
